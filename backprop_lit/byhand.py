@@ -171,8 +171,7 @@ def train_stack(
             stack.backward(loss.backward())
             if report and len(seen) % every == 0:
                 report(len(seen), sum(seen[-every:]) / every)
-    ends = range(every, len(seen) + 1, every)
-    return [sum(seen[end - every:end]) / every for end in ends]
+    return np.reshape(seen[:len(seen) // every * every], (-1, every)).mean(1).tolist()
 
 # %% ../nbs/03_by_hand.ipynb #272f6d65
 def log_softmax_rows(
@@ -318,15 +317,13 @@ class NeuralNet:
     def backprop(self):
         "(D+1, H) and (H+1, C), both gradients, summed over the batch last evaluated"
         grad = self.loss.bp_input(np.ones_like(_recall(self.loss)))
-        dW2 = self.z2.bp_param(grad)
-        dW1 = self.z1.bp_param(self.a1.bp_input(self.z2.bp_input(grad)))
-        return dW1, dW2
+        hidden = self.a1.bp_input(self.z2.bp_input(grad))
+        return self.z1.bp_param(hidden), self.z2.bp_param(grad)
 
     def gradient_descent(self):
         "One step against the gradient of the batch last evaluated"
-        dW1, dW2 = self.backprop()
-        self.z1.W -= self.alpha * dW1
-        self.z2.W -= self.alpha * dW2
+        for layer, dW in zip((self.z1, self.z2), self.backprop()):
+            layer.W -= self.alpha * dW
 
 # %% ../nbs/03_by_hand.ipynb #3c039184
 def train_net(
@@ -345,9 +342,8 @@ def train_net(
     for epoch in range(epochs):
         seen = np.zeros(2)
         for rows in _batches(len(images), batch, rng):
-            _, correct, loss = net.evaluate(images[rows], Y[rows])
+            seen += len(rows) * np.array(net.evaluate(images[rows], Y[rows])[1:])
             net.gradient_descent()
-            seen += len(rows) * np.array([correct, loss])
         correct, loss = (seen / len(images)).tolist()
         history.append(dict(epoch=epoch, correct=correct, loss=loss))
         if log: log(f'epoch {epoch:2}: correct {correct:.4f}, loss {loss:.4f}')

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['clock', 'changes', 'Node', 'label', 'owner', 'user_line', 'changed', 'change_since', 'before', 'settle']
+__all__ = ['clock', 'changes', 'Node', 'label', 'owner', 'user_line', 'changed', 'change_since', 'before', 'settle', 'Picture',
+           'draw']
 
 # %% ../nbs/04_graph.ipynb #808c27fb
-import os, sys, weakref
-
-# %% ../nbs/04_graph.ipynb #d6259301
+import sys, weakref
 from bisect import bisect_right, insort
 from collections import Counter
 from itertools import accumulate, pairwise
@@ -20,11 +19,10 @@ import numpy as np
 
 # %% ../nbs/04_graph.ipynb #e19c68f7
 clock = [0]      # how many changes in place there have been so far
-changes = {}     # id of the changed memory's owner -> (weak reference, clock, "file:line")
 
 # %% ../nbs/04_graph.ipynb #906a4bc8
 class Node:
-    "A value in a graph, with the operation and the arguments that made it"
+    "A value in a graph, with the operation and the arguments that made it."
     __slots__ = ('value', 'grad', 'tracked', 'op', 'args', 'kwargs', 'parents', 'vjps',
                  'born', 'name', 'hooks', '__weakref__')
 
@@ -75,46 +73,465 @@ class Node:
 
 Node.kind = Node      # the class of what is computed from such nodes
 
-# %% ../nbs/04_graph.ipynb #75481cef
+# %% ../nbs/04_graph.ipynb #3308f29f
 def label(node:Node) -> str: # such as "'w'", "exp" or "leaf", with the shape of an array
-    "What messages and pictures call a node"
+    "Returns what messages call a node."
     what = repr(node.name) if node.name else node.op.name if node.op else 'leaf'
     return what + (f' of shape {node.value.shape}' if np.ndim(node.value) else '')
 
+# %% ../nbs/04_graph.ipynb #586ba746
+changes = {}     # id of the memory's owner -> (weak reference, clock, "file:line")
+
 def owner(array):
-    "The array that owns the memory of `array`"
+    "Returns the array that owns the memory of `array`."
     while isinstance(base := getattr(array, 'base', None), np.ndarray): array = base
     return array
 
+# %% ../nbs/04_graph.ipynb #8d85f38b
 def user_line() -> str: # "file:line"
-    "The line outside this package that is being executed"
-    frame, here = sys._getframe(1), os.path.dirname(__file__)
-    while frame.f_back and frame.f_code.co_filename.startswith(here): frame = frame.f_back
+    "Returns the line outside this package that is being executed."
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get('__name__', '').startswith('backprop_lit.'):
+        frame = frame.f_back
     return f'{frame.f_code.co_filename}:{frame.f_lineno}'
 
+# %% ../nbs/04_graph.ipynb #0a2c2a22
 def changed(array):
-    "Record that the memory of `array` was changed in place, and on which line"
+    "Records that the memory of `array` was changed in place, and on which line."
     array = owner(array)
     clock[0] += 1
     key, forget = id(array), changes.pop
     changes[key] = weakref.ref(array, lambda _: forget(key, None)), clock[0], user_line()
 
 def change_since(array, born:int) -> str: # "file:line", or nothing
-    "The line that changed the memory of `array` in place after the time `born`"
+    "Returns the line that changed the memory of `array` after the time `born`, or ''."
     found = changes.get(id(owner(array)))
     return found[2] if found and found[1] > born else ''
 
+# %% ../nbs/04_graph.ipynb #f482eaeb
 def before(node, born:int):
-    "The node whose value `node` had at the time `born`, however often it became another since"
-    while node.born > born and node.op and node.op.name == 'became' and node.args: node = node.args[0]
+    "Returns the node that `node` was at the time `born`, however often it changed since."
+    while node.born > born and node.op and node.op.name == 'became' and node.args:
+        node = node.args[0]
     return node
 
 def settle(node):
-    "Make sure that the arguments of `node` are still what it was made from"
+    "Puts back the arguments that `node` was made from. `RuntimeError` if they were freed."
     if node.args is None:
-        raise RuntimeError(f'the graph behind {label(node)} is gone: a first backward() freed it. Call that '
-                           'one with retain_graph=True, or compute the value again')
-    old = {a: before(a, node.born) for a in node.args if isinstance(a, Node) and a.born > node.born}
+        raise RuntimeError(f'expected a graph behind {label(node)}, but a first backward() '
+                           'freed it: call that one with retain_graph=True, or compute again')
+    old = {a: before(a, node.born) for a in node.args
+           if isinstance(a, Node) and a.born > node.born}
     if old:
         node.args = tuple(old.get(a, a) if isinstance(a, Node) else a for a in node.args)
         node.parents = tuple(old.get(p, p) for p in node.parents)
+
+# %% ../nbs/04_graph.ipynb #cbbfc7fc
+def _is_node(x): return hasattr(x, 'parents') and hasattr(x, 'op')
+
+def _value(node): return node.value if hasattr(node, 'value') else node.data
+
+def _inputs(node):
+    "Returns all that the operation was given, nodes and constants, in argument order."
+    args = node.args if isinstance(node.args, tuple) else node.parents
+    def unpack(a):
+        return a if isinstance(a, (list, tuple)) and any(map(_is_node, a)) else [a]
+    return [b for a in args for b in unpack(a)] if node.op else []
+
+# %% ../nbs/04_graph.ipynb #866291f9
+def _walk(roots):
+    "Returns the items reached from `roots` and the edges (input, user, argument number)."
+    items, edges, seen = [], [], {}
+    stack = [(r, None, 0) for r in reversed(roots)]
+    while stack:
+        item, user, i = stack.pop()
+        key = id(item) if _is_node(item) else (user, i)
+        if key not in seen:
+            seen[key] = at = len(items)
+            items.append(item)
+            if _is_node(item):
+                stack += [(a, at, j) for j, a in enumerate(_inputs(item))][::-1]
+        if user is not None: edges.append((seen[key], user, i))
+    return items, edges
+
+# %% ../nbs/04_graph.ipynb #85e9d068
+def _levels(n, edges):
+    "Returns each item's longest distance to a root. A cycle is a `ValueError`."
+    users, inputs, level = [0]*n, [[] for _ in range(n)], [0]*n
+    for a, b, _ in edges:
+        users[a] += 1
+        inputs[b].append(a)
+    ready = [i for i in range(n) if not users[i]]
+    for b in ready:
+        for a in inputs[b]:
+            level[a] = max(level[a], level[b] + 1)
+            users[a] -= 1
+            if not users[a]: ready.append(a)
+    if len(ready) == n: return level
+    raise ValueError(f'expected a graph without cycles, got one in which {n - len(ready)} of '
+                     f'{n} nodes lie on or behind a cycle: draw a part of it')
+
+# %% ../nbs/04_graph.ipynb #561cfb47
+def _groups(items, level, limit):
+    "Returns each item's level, and itself or, above `limit`, the box it is folded into."
+    if len(items) <= limit: return level, list(range(len(items)))
+    wide, last = max(2, int(limit**.5)//2), max(level)
+    deep = max(1, limit//(4*wide))
+    cut = last > 2*deep
+    if cut: level = [min(k, deep) if k <= last - deep else k - last + 2*deep for k in level]
+    group, shown = {}, Counter({deep: wide} if cut else {})
+    for i in sorted(range(len(items)), key=lambda i: not getattr(items[i], 'name', None)):
+        shown[level[i]] += 1
+        group[i] = i if shown[level[i]] <= wide else ('level', level[i])
+    return level, [group[i] for i in range(len(items))]
+
+# %% ../nbs/04_graph.ipynb #a59bd203
+_SYMBOLS = dict(add='+', sub='−', mul='×', div='÷', neg='−', matmul='@', sum='Σ', sqrt='√')
+
+def _text(x):
+    "Returns a number to four digits, an array's shape, anything else cut short."
+    if _is_node(x): x = _value(x)
+    shape = getattr(x, 'shape', None)
+    if shape: return str(tuple(shape))
+    if shape == (): x = x.item()
+    if isinstance(x, (float, complex)): return f'{x:.4g}'.replace('-', '−')
+    text = str(x).replace('-', '−') if isinstance(x, int) else str(x)
+    return text if len(text) <= 24 else text[:23] + '…'
+
+def _kind(x):
+    "Returns an array's type and how much in it is NaN or infinite, '' for a number."
+    if _is_node(x): x = _value(x)
+    if not getattr(x, 'shape', ()): return ''
+    odd = int((~np.isfinite(x)).sum()) if x.dtype.kind in 'fc' else 0
+    return f'{x.dtype}' + f', {odd:,} nan or inf'*(odd > 0)
+
+# %% ../nbs/04_graph.ipynb #0e8d0c8f
+def _rows(item):
+    "Returns the lines in an item's box, each a list of (style, text)."
+    if not _is_node(item): return [[('note', _text(item))]]
+    array = getattr(_value(item), 'shape', ())
+    rows = [[('value', _text(item))]]
+    if item.name: rows[0][:0] = [('name', _text(item.name)), ('note', ' ' if array else ' = ')]
+    if array: rows.append([('value', _kind(item))])
+    if item.op and item.args is None: rows.append([('note', 'inputs freed')])
+    if item.grad is not None:
+        odd = _kind(item.grad).partition(',')[2]
+        rows.append([('grad', f'grad {_text(item.grad)}{odd}')])
+    return rows
+
+def _folded(members):
+    "Returns the lines of a box that stands for many items: how many of each operation."
+    kinds = Counter((m.op.name if m.op else 'leaf') if _is_node(m) else 'constant'
+                    for m in members)
+    rows = [[('note', f'{n:,} × {kind}')] for kind, n in kinds.most_common(4)]
+    if len(kinds) > 4: rows.append([('note', f'and {len(kinds) - 4} other kinds')])
+    return [[('name', f'… {len(members):,} more nodes')], *rows]
+
+# %% ../nbs/04_graph.ipynb #9bcf1b5f
+def _width(text, style='note'):
+    "Returns a generous guess of a text's width in pixels."
+    wide = [13 if ord(c) > 0x2e80 else 8.4 if c.isupper() or c.isdigit() else 7.2 for c in text]
+    return sum(wide)*(1.1 if style == 'name' else 1)
+
+class _Box:
+    "A box of the picture or, without rows, the bend where a long edge passes a layer."
+    def __init__(self, level, rows=(), op='', kind='bend', bold=False):
+        self.level, self.rows, self.op, self.kind, self.bold = level, rows, op, kind, bold
+        self.up, self.down, self.pos, self.across, self.along = [], [], 0, 0, 0
+        self.tab = _width(op) + 14 if op else 0
+        text = max((sum(_width(t, s) for s, t in row) for row in rows), default=0)
+        self.size(self.tab + text + 20 if rows else 0, 18*len(rows) + 12 if rows else 0)
+
+    def size(self, w, h, right=True):
+        "Sets the size; `length` is along the way from leaves to root, `thick` across it."
+        self.w, self.h = w, h
+        self.length, self.thick = (w, h) if right else (h, w)
+
+# %% ../nbs/04_graph.ipynb #f4f93d6d
+def _box(item, level, bold):
+    "Returns the box of one node or constant."
+    if not _is_node(item): return _Box(level, _rows(item), kind='faint')
+    op = item.op.name if item.op else ''
+    kind = 'node' if getattr(item, 'requires_grad', True) else 'faint'
+    return _Box(level, _rows(item), _SYMBOLS.get(op, op), kind, bold)
+
+def _widen(box, arrows, right, labels):
+    "Makes room for `arrows` to arrive side by side, with labels where there are any."
+    room = arrows*((16 if labels else 10) if right else (56 if labels else 14))
+    w, h = (box.w, max(box.h, room)) if right else (max(box.w, room), box.h)
+    box.size(w, h, right)
+
+# %% ../nbs/04_graph.ipynb #6cd45c6f
+def _layers(boxes, edges):
+    "Returns the boxes by level, with bends put in, and the chain of boxes of each edge."
+    rows, bends, chains = [[] for _ in range(max(b.level for b in boxes) + 1)], {}, []
+    for b in boxes: rows[b.level].append(b)
+    for a, b in edges:
+        between = range(a.level - 1, b.level, -1)
+        for k in between:
+            if (a, k) not in bends:
+                bends[a, k] = _Box(k)
+                rows[k].append(bends[a, k])
+        chains.append([a, *(bends[a, k] for k in between), b])
+        for s, t in pairwise(chains[-1]):
+            if t not in s.down:
+                s.down.append(t)
+                t.up.append(s)
+    return rows, chains
+
+# %% ../nbs/04_graph.ipynb #97b1023a
+def _crossings(rows):
+    "Numbers the boxes of each row and returns how many pairs of edges cross."
+    count = 0
+    for row in rows:
+        for i, b in enumerate(row): b.pos = i
+    for row in rows:
+        lower = []
+        for _, p in sorted((b.pos, c.pos) for b in row for c in b.down):
+            count += len(lower) - bisect_right(lower, p)
+            insort(lower, p)
+    return count
+
+# %% ../nbs/04_graph.ipynb #90387082
+def _untangle(rows, sweeps=16):
+    "Sorts each row by the mean place of its neighbours, down and up, and keeps the best."
+    least, best = _crossings(rows), [list(row) for row in rows]
+    for i in range(sweeps if least else 0):
+        for row in rows[::-1] if i % 2 else rows:
+            near = {b: (b.up if i % 2 else b.down) or [b] for b in row}
+            row.sort(key=lambda b: sum(n.pos for n in near[b])/len(near[b]))
+            for j, b in enumerate(row): b.pos = j
+        count = _crossings(rows)
+        if count < least: least, best = count, [list(row) for row in rows]
+    rows[:] = best
+    _crossings(rows)
+
+# %% ../nbs/04_graph.ipynb #b7aa3f10
+def _spread(want, mass, gaps):
+    "Returns the places nearest to `want`, in weighted least squares, at least `gaps` apart."
+    shift, pools = list(accumulate(gaps, initial=0)), []
+    for w, m, s in zip(want, mass, shift):
+        pools.append((w - s, m, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (a, m, i), (b, n, j) = pools[-2:]
+            pools[-2:] = [((a*m + b*n)/(m + n), m + n, i + j)]
+    return [p + s for p, s in zip((p for p, _, n in pools for _ in range(n)), shift)]
+
+# %% ../nbs/04_graph.ipynb #4511f5a6
+def _pull(a, b):
+    "Returns how strongly two neighbours want to be level: long edges most, leaves least."
+    if a.kind == b.kind == 'bend': return 16
+    return 4 if a.up and b.up else .1
+
+def _place(rows, sweeps=40):
+    "Moves each box across its layer to the mean of its neighbours, without overlap."
+    def gap(a, b): return (a.thick + b.thick)/2 + (12 if 'bend' in (a.kind, b.kind) else 18)
+    rows = [(row, [gap(a, b) for a, b in pairwise(row)]) for row in rows]
+    for row, gaps in rows:
+        for b, y in zip(row, accumulate(gaps, initial=-sum(gaps)/2)): b.across = y
+    for i in range(sweeps):
+        for row, gaps in rows[::-1] if i % 2 else rows:
+            sides = [(b.up + b.down if i > 8 else b.up if i % 2 else b.down) or [b] for b in row]
+            pull = [[_pull(b, n) for n in side] for b, side in zip(row, sides)]
+            want = [sum(n.across*p for n, p in zip(side, ps))/sum(ps)
+                    for side, ps in zip(sides, pull)]
+            for b, y in zip(row, _spread(want, list(map(sum, pull)), gaps)): b.across = y
+
+# %% ../nbs/04_graph.ipynb #5344ea3c
+class _Sheet:
+    "Gives the boxes their places on a sheet on which the root is on the right or below."
+    def __init__(self, rows, right, lead):
+        self.rows, self.right, self.lead, self.start, self.end, at = rows, right, lead, {}, {}, 14
+        _untangle(rows)
+        _place(rows)
+        first = min(b.across - b.thick/2 for row in rows for b in row) - 14
+        for row in reversed(rows):
+            for b in row: b.across -= first
+            steep = max((abs(a.across - b.across) for b in row for a in b.up), default=0)
+            at += 34 + lead + min(80, steep/6) if at > 14 else 0
+            at = self.column(row, at)
+        self.size = at + 14, max(b.across + b.thick/2 for row in rows for b in row) + 14
+
+    def turn(self, u, v): return (u, v) if self.right else (v, u)
+    def point(self, u, v): return '{:.1f} {:.1f}'.format(*self.turn(u, v))
+
+    def column(self, row, start):
+        "Puts a layer's boxes in the middle of their column and returns where it ends."
+        end = start + max(b.length for b in row)
+        self.start[row[0].level], self.end[row[0].level] = start, end
+        for b in row:
+            b.along = (start + end - b.length)/2
+            b.x, b.y = self.turn(b.along, b.across - b.thick/2)
+        return end
+
+# %% ../nbs/04_graph.ipynb #823c3580
+def _ports(sheet, chains):
+    "Returns where each edge meets its last box: side by side, in the order they come."
+    into, port = {}, [0]*len(chains)
+    for e, chain in enumerate(chains): into.setdefault(chain[-1], []).append(e)
+    for b, es in into.items():
+        es.sort(key=lambda e: chains[e][-2].across)
+        step = min(28 if sheet.right else 60, b.thick/len(es))
+        for i, e in enumerate(es): port[e] = b.across + step*(i - (len(es) - 1)/2)
+    return port
+
+# %% ../nbs/04_graph.ipynb #cd53526c
+def _path(sheet, chain, port):
+    "Returns the line of an edge through `chain`, and its arrowhead at `port`."
+    a, b, y = chain[0], chain[-1], chain[0].across
+    path, point = [f'M{sheet.point(a.along + a.length, y)}'], sheet.point
+    for s, t in pairwise(chain):
+        z, stop = (port, b.along - 1) if t is b else (t.across, sheet.end[t.level])
+        u, v = sheet.end[s.level], sheet.start[t.level] - sheet.lead
+        path.append(f'L{point(u, y)}C{point((u + v)/2, y)} {point((u + v)/2, z)} '
+                    f'{point(v, z)}L{point(stop, z)}')
+        y = z
+    wings = [point(b.along - 7, y + d) for d in (-3.5, 3.5)]
+    return ''.join(path), f'M{wings[0]}L{point(b.along, y)}L{wings[1]}z'
+
+# %% ../nbs/04_graph.ipynb #83a282aa
+_STYLE = ('svg:root{color:#24292f;font-family:system-ui,sans-serif;color-scheme:light dark}'
+          '@media(prefers-color-scheme:dark){svg:root{color:#e6edf3}}'
+          '.bpl-name{font-weight:600}.bpl-note{opacity:.75}')
+_INK = {'value': '#3b6fb6', 'grad': '#d1662a'}
+
+def _escape(text):
+    "Returns text that is safe in SVG: no mark-up, no characters that XML forbids."
+    for c, name in (('&', 'amp'), ('<', 'lt'), ('>', 'gt'), ('"', 'quot')):
+        text = text.replace(c, f'&{name};')
+    return ''.join(c if c.isprintable() else '\ufffd' for c in text)
+
+def _words(x, y, spans, anchor='middle'):
+    "Returns one line of text made of (style, text) pairs."
+    def ink(c): return f' fill="{c}" style="fill:color-mix(in srgb,{c} 80%,currentColor)"'
+    inner = [f'<tspan class="bpl-{s}"{ink(_INK[s]) if s in _INK else ""}>{_escape(t)}</tspan>'
+             for s, t in spans]
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{"".join(inner)}</text>'
+
+# %% ../nbs/04_graph.ipynb #8d7bfceb
+def _line(width, opacity, dashed=False):
+    "Returns the attributes of a line in the colour of the text."
+    return (f'stroke="currentColor" stroke-width="{width}" stroke-opacity="{opacity}"'
+            + ' stroke-dasharray="4 3"'*dashed)
+
+def _said(b): return ' '.join([b.op]*bool(b.op) + [''.join(t for _, t in r) for r in b.rows])
+
+def _box_svg(b):
+    "Returns one box: the operation in a tab on the left, then the lines of text."
+    faint, plain = b.kind == 'faint', b.kind == 'node'
+    line = _line(2.5, 1) if b.bold else _line(1, .35 if faint else .6, not plain)
+    fill = f'fill="{_INK["value"]}" fill-opacity=".12"' if plain else 'fill-opacity=".04"'
+    out = [f'<g><title>{_escape(_said(b))}</title><rect x="{b.x:.1f}" y="{b.y:.1f}" '
+           f'width="{b.w:.1f}" height="{b.h:.1f}" rx="7" {fill} {line}/>']
+    if b.op: out += [f'<path d="M{b.x + b.tab:.1f} {b.y:.1f}v{b.h:.1f}" {_line(1, .35)}/>',
+                     _words(b.x + b.tab/2, b.y + b.h/2 + 4.5, [('op', b.op)])]
+    middle, top = b.x + (b.tab + b.w)/2, b.y + (b.h - 18*len(b.rows))/2 + 13.5
+    out += [_words(middle, top + 18*i, row) for i, row in enumerate(b.rows)]
+    return ''.join(out) + '</g>'
+
+# %% ../nbs/04_graph.ipynb #41ccbd52
+def _edges_svg(sheet, arrows, chains):
+    "Returns the edges, in one group for each style, and their labels."
+    groups, labels = {}, []
+    for (_, _, text, *style), chain, port in zip(arrows, chains, _ports(sheet, chains)):
+        line, tip = _path(sheet, chain, port)
+        groups.setdefault(tuple(style), []).append(
+            f'<path d="{line}" fill="none"/><path d="{tip}" stroke="none"/>')
+        if not text: continue
+        u = chain[-1].along - sheet.lead/2 - 4
+        x, y, side = (u, port - 5, 'middle') if sheet.right else (port + 5, u + 4, 'start')
+        labels.append(_words(x, y, [('grad', text)], side))
+    out = [f'<g opacity="{1 if bold else .6 if flows else .4}" '
+           f'{_line(2.5 if bold else 1.2, 1, not flows)}>{"".join(paths)}</g>'
+           for (bold, flows), paths in sorted(groups.items())]
+    return ''.join(out + labels)
+
+# %% ../nbs/04_graph.ipynb #0d1d3655
+class Picture:
+    "A drawing that shows itself in a notebook and can be saved as an SVG file."
+    def __init__(self, svg:str): self.svg = svg # the text of the whole file
+    def _repr_svg_(self): return self.svg
+    def __repr__(self): return f'Picture({len(self.svg):,} characters of SVG)'
+
+    def save(self,
+        path # where to write it, such as 'graph.svg'
+    ) -> Path: # the same path
+        "Writes the picture to a file, in UTF-8, and returns its path."
+        Path(path).write_text(self.svg + '\n', encoding='utf-8')
+        return Path(path)
+
+# %% ../nbs/04_graph.ipynb #5e599c82
+def _arrows(items, edges, group, boxes, bold, edge_labels):
+    "Returns the arrows: two boxes, a label or '', is it bold, does a gradient flow."
+    if isinstance(edge_labels, dict):
+        known = {(id(n), i): text for (n, i), text in edge_labels.items()}
+        edge_labels = lambda n, i: known.get((id(n), i))
+    arrows = {}
+    for a, b, i in edges:
+        single = (group[a], group[b]) == (a, b)
+        key = (group[a], group[b], i if single else None)
+        if group[a] == group[b] or key in arrows: continue
+        text = edge_labels(items[b], i) if edge_labels and single else None
+        arrows[key] = (boxes[group[a]], boxes[group[b]], '' if text is None else _text(text),
+                       id(items[a]) in bold and id(items[b]) in bold,
+                       any(p is items[a] for p in items[b].parents))
+    return list(arrows.values())
+
+# %% ../nbs/04_graph.ipynb #b2142956
+def _title(roots, items):
+    "Returns what a screen reader says first: of what this is the graph, and how large it is."
+    nodes = [n for n in items if _is_node(n)]
+    of = ' of ' + ', '.join(_text(r.name) for r in roots) if all(r.name for r in roots) else ''
+    leaves = sum(n.op is None for n in nodes)
+    return f'Graph{of}: {len(nodes):,} nodes, {leaves:,} of them leaves'
+
+def _svg(sheet, arrows, chains, title):
+    "Returns the whole picture as text."
+    w, h = sheet.turn(*sheet.size)
+    boxes = [b for row in reversed(sheet.rows) for b in row if b.rows]
+    title, said = _escape(title), _escape('. '.join(map(_said, boxes[:40])))
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{w:.0f}" height="{h:.0f}" '
+            f'viewBox="0 0 {w:.0f} {h:.0f}" font-size="13" fill="currentColor" role="img" '
+            f'aria-label="{title}" style="max-width:100%;min-width:{.6*w:.0f}px;height:auto">'
+            f'<title>{title}</title><desc>{said}</desc><style>{_STYLE}</style>'
+            + _edges_svg(sheet, arrows, chains) + ''.join(map(_box_svg, boxes)) + '</svg>')
+
+# %% ../nbs/04_graph.ipynb #97e9e3a6
+def _check(roots, direction):
+    "Raises `TypeError` or `ValueError` for what cannot be drawn."
+    if not roots: raise ValueError(f'expected at least one node to draw, got {roots}')
+    for r in roots:
+        if not _is_node(r):
+            raise TypeError(f'expected a node to draw, something with parents and an op, got '
+                            f'{type(r).__name__} {r!r:.40}: draw the result of an operation')
+    if direction not in ('right', 'down'):
+        raise ValueError(f"expected direction 'right' or 'down', got {direction!r}")
+
+# %% ../nbs/04_graph.ipynb #d0ed6309
+def draw(
+    root, # a node, or a list of nodes, drawn with all that they were made from
+    highlight=(), # nodes to draw bold, with the edges between them
+    edge_labels=None, # {(node, argument number): number or text}, or a function of the two
+    direction:str='right', # where the root stands: 'right' or 'down'
+    limit:int=200, # a graph of more nodes is folded
+    title:str=None # what a screen reader says first
+) -> Picture: # shows itself; `.save('graph.svg')` writes it to a file
+    "Returns a picture of the graph behind `root`: values in blue, gradients in orange."
+    roots = list(root) if isinstance(root, (list, tuple)) else [root]
+    _check(roots, direction)
+    items, edges = _walk(roots)
+    level, group = _groups(items, _levels(len(items), edges), limit)
+    bold, members = {id(n) for n in highlight}, {}
+    for item, g in zip(items, group): members.setdefault(g, []).append(item)
+    boxes = {g: _Box(g[1], _folded(m), kind='folded') if isinstance(g, tuple) else
+             _box(m[0], level[g], id(m[0]) in bold) for g, m in members.items()}
+    arrows = _arrows(items, edges, group, boxes, bold, edge_labels)
+    return Picture(_layout(list(boxes.values()), arrows, direction, title or _title(roots, items)))
+
+def _layout(boxes, arrows, direction, title):
+    "Returns the picture of boxes and arrows as text, after making room for arrows and labels."
+    right, into = direction == 'right', Counter(a[1] for a in arrows)
+    lead = max((_width(a[2]) + 10 if right else 22 for a in arrows if a[2]), default=0)
+    for b in boxes: _widen(b, into[b], right, lead)
+    rows, chains = _layers(boxes, [a[:2] for a in arrows])
+    return _svg(_Sheet(rows, right, lead), arrows, chains, title)
