@@ -28,17 +28,18 @@ class Node:
 
     def __init__(self,
         value, # a number or an array
-        op=None, # what made it: an object with a `name` and, in `vjps`, one rule per argument
+        op=None, # what made it: it has a `name` and `vjps`, one rule per argument
         args:tuple=(), # the operation's arguments, nodes and plain constants
         requires_grad:bool=True, # does the walk backwards come here?
         name:str=None # for pictures and messages
     ):
         self.value, self.grad, self.tracked = value, None, requires_grad
-        self.op, self.args, self.kwargs, self.name, self.hooks = op, args, {}, name, None
+        self.op, self.args, self.kwargs = op, args, {}
+        self.name, self.hooks, self.born = name, None, clock[0]
         pairs = [(a, vjp) for a, vjp in zip(args, op.vjps if op else ())
                  if isinstance(a, Node) and a.tracked and vjp]
-        self.parents, self.vjps = tuple(a for a, _ in pairs), tuple(vjp for _, vjp in pairs)
-        self.born = clock[0]
+        self.parents = tuple(a for a, _ in pairs)
+        self.vjps = tuple(vjp for _, vjp in pairs)
 
     @property
     def requires_grad(self) -> bool:
@@ -51,7 +52,7 @@ class Node:
         return self.op is None
 
     def fit(self, g):
-        "The gradient `g`, made to fit this node: the one seam between scalars and arrays"
+        "The gradient `g`, made to fit this node: the seam between scalars and arrays"
         return g
 
     def seed(self, grad=None):
@@ -69,19 +70,20 @@ class Node:
         return g
 
     def __repr__(self):
-        return f'{type(self).__name__}({self.value!r}{f", {self.name!r}" * bool(self.name)})'
+        name = f', {self.name!r}' if self.name else ''
+        return f'{type(self).__name__}({self.value!r}{name})'
 
 Node.kind = Node      # the class of what is computed from such nodes
 
 # %% ../nbs/04_graph.ipynb #3308f29f
-def label(node:Node) -> str: # such as "'w'", "exp" or "leaf", with the shape of an array
+def label(
+    node:Node # named or not
+) -> str: # such as "'w'", "exp" or "leaf", with the shape of an array
     "Returns what messages call a node."
     what = repr(node.name) if node.name else node.op.name if node.op else 'leaf'
     return what + (f' of shape {node.value.shape}' if np.ndim(node.value) else '')
 
 # %% ../nbs/04_graph.ipynb #586ba746
-changes = {}     # id of the memory's owner -> (weak reference, clock, "file:line")
-
 def owner(array):
     "Returns the array that owns the memory of `array`."
     while isinstance(base := getattr(array, 'base', None), np.ndarray): array = base
@@ -91,17 +93,20 @@ def owner(array):
 def user_line() -> str: # "file:line"
     "Returns the line outside this package that is being executed."
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get('__name__', '').startswith('backprop_lit.'):
-        frame = frame.f_back
+    def ours(f): return f.f_globals.get('__name__', '').startswith('backprop_lit.')
+    while frame.f_back and ours(frame): frame = frame.f_back
     return f'{frame.f_code.co_filename}:{frame.f_lineno}'
 
 # %% ../nbs/04_graph.ipynb #0a2c2a22
+changes = {}     # id of the memory's owner -> (weak reference, clock, "file:line")
+
 def changed(array):
     "Records that the memory of `array` was changed in place, and on which line."
     array = owner(array)
     clock[0] += 1
     key, forget = id(array), changes.pop
-    changes[key] = weakref.ref(array, lambda _: forget(key, None)), clock[0], user_line()
+    ref = weakref.ref(array, lambda _: forget(key, None))
+    changes[key] = ref, clock[0], user_line()
 
 def change_since(array, born:int) -> str: # "file:line", or nothing
     "Returns the line that changed the memory of `array` after the time `born`, or ''."
@@ -110,20 +115,22 @@ def change_since(array, born:int) -> str: # "file:line", or nothing
 
 # %% ../nbs/04_graph.ipynb #f482eaeb
 def before(node, born:int):
-    "Returns the node that `node` was at the time `born`, however often it changed since."
+    "Returns the node that `node` was at the time `born`, whatever it became since."
     while node.born > born and node.op and node.op.name == 'became' and node.args:
         node = node.args[0]
     return node
 
 def settle(node):
-    "Puts back the arguments that `node` was made from. `RuntimeError` if they were freed."
+    "Puts back what `node` was made from. Raises `RuntimeError` if that was freed."
     if node.args is None:
-        raise RuntimeError(f'expected a graph behind {label(node)}, but a first backward() '
-                           'freed it: call that one with retain_graph=True, or compute again')
+        raise RuntimeError(
+            f'the graph behind {label(node)} is gone: a first backward() freed it. '
+            'Call that one with retain_graph=True, or compute the value again')
     old = {a: before(a, node.born) for a in node.args
            if isinstance(a, Node) and a.born > node.born}
     if old:
-        node.args = tuple(old.get(a, a) if isinstance(a, Node) else a for a in node.args)
+        swap = lambda a: old.get(a, a) if isinstance(a, Node) else a
+        node.args = tuple(map(swap, node.args))
         node.parents = tuple(old.get(p, p) for p in node.parents)
 
 # %% ../nbs/04_graph.ipynb #cbbfc7fc
@@ -140,7 +147,7 @@ def _inputs(node):
 
 # %% ../nbs/04_graph.ipynb #866291f9
 def _walk(roots):
-    "Returns the items reached from `roots` and the edges (input, user, argument number)."
+    "Returns what is reached from `roots`, and edges (input, user, argument number)."
     items, edges, seen = [], [], {}
     stack = [(r, None, 0) for r in reversed(roots)]
     while stack:
@@ -168,25 +175,27 @@ def _levels(n, edges):
             users[a] -= 1
             if not users[a]: ready.append(a)
     if len(ready) == n: return level
-    raise ValueError(f'expected a graph without cycles, got one in which {n - len(ready)} of '
-                     f'{n} nodes lie on or behind a cycle: draw a part of it')
+    stuck = n - len(ready)
+    raise ValueError(f'expected a graph without cycles, got {stuck} of {n} nodes that lie '
+                     'on or behind a cycle: draw a part of it')
 
 # %% ../nbs/04_graph.ipynb #561cfb47
 def _groups(items, level, limit):
-    "Returns each item's level, and itself or, above `limit`, the box it is folded into."
+    "Returns each item's level, and itself or, above `limit`, what it is folded into."
     if len(items) <= limit: return level, list(range(len(items)))
     wide, last = max(2, int(limit**.5)//2), max(level)
     deep = max(1, limit//(4*wide))
     cut = last > 2*deep
-    if cut: level = [min(k, deep) if k <= last - deep else k - last + 2*deep for k in level]
+    if cut: level = [min(k, deep, last - deep) + max(0, k - last + deep) for k in level]
     group, shown = {}, Counter({deep: wide} if cut else {})
-    for i in sorted(range(len(items)), key=lambda i: not getattr(items[i], 'name', None)):
+    named = [bool(getattr(item, 'name', None)) for item in items]
+    for i in sorted(range(len(items)), key=lambda i: not named[i]):
         shown[level[i]] += 1
         group[i] = i if shown[level[i]] <= wide else ('level', level[i])
     return level, [group[i] for i in range(len(items))]
 
 # %% ../nbs/04_graph.ipynb #a59bd203
-_SYMBOLS = dict(add='+', sub='−', mul='×', div='÷', neg='−', matmul='@', sum='Σ', sqrt='√')
+_SYMBOLS = dict(add='+', sub='−', mul='×', div='÷', neg='−', matmul='@', sum='Σ')
 
 def _text(x):
     "Returns a number to four digits, an array's shape, anything else cut short."
@@ -211,7 +220,8 @@ def _rows(item):
     if not _is_node(item): return [[('note', _text(item))]]
     array = getattr(_value(item), 'shape', ())
     rows = [[('value', _text(item))]]
-    if item.name: rows[0][:0] = [('name', _text(item.name)), ('note', ' ' if array else ' = ')]
+    joint = ('note', ' ' if array else ' = ')
+    if item.name: rows[0][:0] = [('name', _text(item.name)), joint]
     if array: rows.append([('value', _kind(item))])
     if item.op and item.args is None: rows.append([('note', 'inputs freed')])
     if item.grad is not None:
@@ -230,20 +240,21 @@ def _folded(members):
 # %% ../nbs/04_graph.ipynb #9bcf1b5f
 def _width(text, style='note'):
     "Returns a generous guess of a text's width in pixels."
-    wide = [13 if ord(c) > 0x2e80 else 8.4 if c.isupper() or c.isdigit() else 7.2 for c in text]
-    return sum(wide)*(1.1 if style == 'name' else 1)
+    def wide(c): return 8.4 if c.isupper() or c.isdigit() else 7.2
+    pixels = sum(13 if ord(c) > 0x2e80 else wide(c) for c in text)
+    return pixels*(1.1 if style == 'name' else 1)
 
 class _Box:
     "A box of the picture or, without rows, the bend where a long edge passes a layer."
     def __init__(self, level, rows=(), op='', kind='bend', bold=False):
-        self.level, self.rows, self.op, self.kind, self.bold = level, rows, op, kind, bold
-        self.up, self.down, self.pos, self.across, self.along = [], [], 0, 0, 0
+        self.level, self.rows, self.op = level, rows, op
+        self.kind, self.bold, self.up, self.down = kind, bold, [], []
         self.tab = _width(op) + 14 if op else 0
         text = max((sum(_width(t, s) for s, t in row) for row in rows), default=0)
         self.size(self.tab + text + 20 if rows else 0, 18*len(rows) + 12 if rows else 0)
 
     def size(self, w, h, right=True):
-        "Sets the size; `length` is along the way from leaves to root, `thick` across it."
+        "Sets the size; `length` is along the way from leaf to root, `thick` across."
         self.w, self.h = w, h
         self.length, self.thick = (w, h) if right else (h, w)
 
@@ -257,13 +268,13 @@ def _box(item, level, bold):
 
 def _widen(box, arrows, right, labels):
     "Makes room for `arrows` to arrive side by side, with labels where there are any."
-    room = arrows*((16 if labels else 10) if right else (56 if labels else 14))
+    room = arrows*((20 if labels else 10) if right else (56 if labels else 14))
     w, h = (box.w, max(box.h, room)) if right else (max(box.w, room), box.h)
     box.size(w, h, right)
 
 # %% ../nbs/04_graph.ipynb #6cd45c6f
 def _layers(boxes, edges):
-    "Returns the boxes by level, with bends put in, and the chain of boxes of each edge."
+    "Returns the boxes by level, with bends between, and the chain of each edge."
     rows, bends, chains = [[] for _ in range(max(b.level for b in boxes) + 1)], {}, []
     for b in boxes: rows[b.level].append(b)
     for a, b in edges:
@@ -294,7 +305,7 @@ def _crossings(rows):
 
 # %% ../nbs/04_graph.ipynb #90387082
 def _untangle(rows, sweeps=16):
-    "Sorts each row by the mean place of its neighbours, down and up, and keeps the best."
+    "Sorts each row by the mean place of its neighbours and keeps the best order."
     least, best = _crossings(rows), [list(row) for row in rows]
     for i in range(sweeps if least else 0):
         for row in rows[::-1] if i % 2 else rows:
@@ -308,7 +319,7 @@ def _untangle(rows, sweeps=16):
 
 # %% ../nbs/04_graph.ipynb #b7aa3f10
 def _spread(want, mass, gaps):
-    "Returns the places nearest to `want`, in weighted least squares, at least `gaps` apart."
+    "Returns the places nearest to `want`, in least squares, at least `gaps` apart."
     shift, pools = list(accumulate(gaps, initial=0)), []
     for w, m, s in zip(want, mass, shift):
         pools.append((w - s, m, 1))
@@ -317,52 +328,67 @@ def _spread(want, mass, gaps):
             pools[-2:] = [((a*m + b*n)/(m + n), m + n, i + j)]
     return [p + s for p, s in zip((p for p, _, n in pools for _ in range(n)), shift)]
 
-# %% ../nbs/04_graph.ipynb #4511f5a6
+# %% ../nbs/04_graph.ipynb #e41dc1c7
 def _pull(a, b):
-    "Returns how strongly two neighbours want to be level: long edges most, leaves least."
+    "Returns how strongly two neighbours want to be level: leaves least."
     if a.kind == b.kind == 'bend': return 16
     return 4 if a.up and b.up else .1
 
+def _gap(a, b):
+    "Returns how far apart the middles of two boxes must be."
+    return (a.thick + b.thick)/2 + (12 if 'bend' in (a.kind, b.kind) else 18)
+
+def _level_out(row, gaps, side):
+    "Moves the boxes of a row towards the mean of their neighbours on `side`."
+    near = [side(b) or [b] for b in row]
+    pull = [[_pull(b, n) for n in ns] for b, ns in zip(row, near)]
+    want = [sum(n.across*p for n, p in zip(ns, ps))/sum(ps)
+            for ns, ps in zip(near, pull)]
+    for b, y in zip(row, _spread(want, [sum(ps) for ps in pull], gaps)): b.across = y
+
+# %% ../nbs/04_graph.ipynb #4511f5a6
 def _place(rows, sweeps=40):
     "Moves each box across its layer to the mean of its neighbours, without overlap."
-    def gap(a, b): return (a.thick + b.thick)/2 + (12 if 'bend' in (a.kind, b.kind) else 18)
-    rows = [(row, [gap(a, b) for a, b in pairwise(row)]) for row in rows]
-    for row, gaps in rows:
-        for b, y in zip(row, accumulate(gaps, initial=-sum(gaps)/2)): b.across = y
+    gaps = [[_gap(a, b) for a, b in pairwise(row)] for row in rows]
+    for row, gap in zip(rows, gaps):
+        for b, y in zip(row, accumulate(gap, initial=-sum(gap)/2)): b.across = y
+    both = list(zip(rows, gaps))
     for i in range(sweeps):
-        for row, gaps in rows[::-1] if i % 2 else rows:
-            sides = [(b.up + b.down if i > 8 else b.up if i % 2 else b.down) or [b] for b in row]
-            pull = [[_pull(b, n) for n in side] for b, side in zip(row, sides)]
-            want = [sum(n.across*p for n, p in zip(side, ps))/sum(ps)
-                    for side, ps in zip(sides, pull)]
-            for b, y in zip(row, _spread(want, list(map(sum, pull)), gaps)): b.across = y
+        def side(b): return b.up + b.down if i > 8 else b.up if i % 2 else b.down
+        for row, gap in both[::-1] if i % 2 else both: _level_out(row, gap, side)
 
 # %% ../nbs/04_graph.ipynb #5344ea3c
 class _Sheet:
-    "Gives the boxes their places on a sheet on which the root is on the right or below."
+    "Gives the boxes their places; the root is on the right, or below."
     def __init__(self, rows, right, lead):
-        self.rows, self.right, self.lead, self.start, self.end, at = rows, right, lead, {}, {}, 14
+        self.rows, self.right, self.lead = rows, right, lead
+        self.start, self.end, at = {}, {}, 14
         _untangle(rows)
         _place(rows)
         first = min(b.across - b.thick/2 for row in rows for b in row) - 14
         for row in reversed(rows):
             for b in row: b.across -= first
-            steep = max((abs(a.across - b.across) for b in row for a in b.up), default=0)
-            at += 34 + lead + min(80, steep/6) if at > 14 else 0
-            at = self.column(row, at)
+            if at > 14: at += 34 + lead + _steep(row)
+            at = _column(self, row, at)
         self.size = at + 14, max(b.across + b.thick/2 for row in rows for b in row) + 14
 
     def turn(self, u, v): return (u, v) if self.right else (v, u)
     def point(self, u, v): return '{:.1f} {:.1f}'.format(*self.turn(u, v))
 
-    def column(self, row, start):
-        "Puts a layer's boxes in the middle of their column and returns where it ends."
-        end = start + max(b.length for b in row)
-        self.start[row[0].level], self.end[row[0].level] = start, end
-        for b in row:
-            b.along = (start + end - b.length)/2
-            b.x, b.y = self.turn(b.along, b.across - b.thick/2)
-        return end
+# %% ../nbs/04_graph.ipynb #259f421a
+def _steep(row):
+    "Returns the extra room that the edges into a row need to climb."
+    climbs = [abs(a.across - b.across) for b in row for a in b.up]
+    return min(80, max(climbs, default=0)/6)
+
+def _column(sheet, row, start):
+    "Puts a layer's boxes in the middle of their column and returns where it ends."
+    end = start + max(b.length for b in row)
+    sheet.start[row[0].level], sheet.end[row[0].level] = start, end
+    for b in row:
+        b.along = (start + end - b.length)/2
+        b.x, b.y = sheet.turn(b.along, b.across - b.thick/2)
+    return end
 
 # %% ../nbs/04_graph.ipynb #823c3580
 def _ports(sheet, chains):
@@ -381,7 +407,7 @@ def _path(sheet, chain, port):
     a, b, y = chain[0], chain[-1], chain[0].across
     path, point = [f'M{sheet.point(a.along + a.length, y)}'], sheet.point
     for s, t in pairwise(chain):
-        z, stop = (port, b.along - 1) if t is b else (t.across, sheet.end[t.level])
+        z, stop = (port, b.along) if t is b else (t.across, sheet.end[t.level])
         u, v = sheet.end[s.level], sheet.start[t.level] - sheet.lead
         path.append(f'L{point(u, y)}C{point((u + v)/2, y)} {point((u + v)/2, z)} '
                     f'{point(v, z)}L{point(stop, z)}')
@@ -390,7 +416,8 @@ def _path(sheet, chain, port):
     return ''.join(path), f'M{wings[0]}L{point(b.along, y)}L{wings[1]}z'
 
 # %% ../nbs/04_graph.ipynb #83a282aa
-_STYLE = ('svg:root{color:#24292f;font-family:system-ui,sans-serif;color-scheme:light dark}'
+_STYLE = ('svg:root{color:#24292f;color-scheme:light dark}'
+          'svg:root{font-family:system-ui,sans-serif}'
           '@media(prefers-color-scheme:dark){svg:root{color:#e6edf3}}'
           '.bpl-name{font-weight:600}.bpl-note{opacity:.75}')
 _INK = {'value': '#3b6fb6', 'grad': '#d1662a'}
@@ -401,12 +428,17 @@ def _escape(text):
         text = text.replace(c, f'&{name};')
     return ''.join(c if c.isprintable() else '\ufffd' for c in text)
 
+def _span(style, text):
+    "Returns a piece of text, in the colour of its style if that has one."
+    c = _INK.get(style)
+    mix = f'color-mix(in srgb,{c} 80%,currentColor)'
+    ink = f' fill="{c}" style="fill:{mix}"' if c else ''
+    return f'<tspan class="bpl-{style}"{ink}>{_escape(text)}</tspan>'
+
 def _words(x, y, spans, anchor='middle'):
     "Returns one line of text made of (style, text) pairs."
-    def ink(c): return f' fill="{c}" style="fill:color-mix(in srgb,{c} 80%,currentColor)"'
-    inner = [f'<tspan class="bpl-{s}"{ink(_INK[s]) if s in _INK else ""}>{_escape(t)}</tspan>'
-             for s, t in spans]
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{"".join(inner)}</text>'
+    inner = ''.join(_span(*s) for s in spans)
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{inner}</text>'
 
 # %% ../nbs/04_graph.ipynb #8d7bfceb
 def _line(width, opacity, dashed=False):
@@ -414,20 +446,28 @@ def _line(width, opacity, dashed=False):
     return (f'stroke="currentColor" stroke-width="{width}" stroke-opacity="{opacity}"'
             + ' stroke-dasharray="4 3"'*dashed)
 
-def _said(b): return ' '.join([b.op]*bool(b.op) + [''.join(t for _, t in r) for r in b.rows])
+def _said(b):
+    "Returns all that is written on a box, for those who hear it."
+    return ' '.join([b.op]*bool(b.op) + [''.join(t for _, t in row) for row in b.rows])
 
+def _tab(b):
+    "Returns the operation of a box, in a tab on its left."
+    edge = f'<path d="M{b.x + b.tab:.1f} {b.y:.1f}v{b.h:.1f}" {_line(1, .35)}/>'
+    word = _words(b.x + b.tab/2, b.y + b.h/2 + 4.5, [('op', b.op)])
+    return edge + word if b.op else ''
+
+# %% ../nbs/04_graph.ipynb #d52dac32
 def _box_svg(b):
-    "Returns one box: the operation in a tab on the left, then the lines of text."
+    "Returns one box: rectangle, tab, lines of text."
     faint, plain = b.kind == 'faint', b.kind == 'node'
     line = _line(2.5, 1) if b.bold else _line(1, .35 if faint else .6, not plain)
-    fill = f'fill="{_INK["value"]}" fill-opacity=".12"' if plain else 'fill-opacity=".04"'
-    out = [f'<g><title>{_escape(_said(b))}</title><rect x="{b.x:.1f}" y="{b.y:.1f}" '
-           f'width="{b.w:.1f}" height="{b.h:.1f}" rx="7" {fill} {line}/>']
-    if b.op: out += [f'<path d="M{b.x + b.tab:.1f} {b.y:.1f}v{b.h:.1f}" {_line(1, .35)}/>',
-                     _words(b.x + b.tab/2, b.y + b.h/2 + 4.5, [('op', b.op)])]
+    fill = f'fill="{_INK["value"]}" ' if plain else ''
+    fill += f'fill-opacity="{.12 if plain else .04}"'
+    rect = (f'<rect x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w:.1f}" height="{b.h:.1f}" '
+            f'rx="7" {fill} {line}/>')
     middle, top = b.x + (b.tab + b.w)/2, b.y + (b.h - 18*len(b.rows))/2 + 13.5
-    out += [_words(middle, top + 18*i, row) for i, row in enumerate(b.rows)]
-    return ''.join(out) + '</g>'
+    words = ''.join(_words(middle, top + 18*i, row) for i, row in enumerate(b.rows))
+    return f'<g><title>{_escape(_said(b))}</title>{rect}{_tab(b)}{words}</g>'
 
 # %% ../nbs/04_graph.ipynb #41ccbd52
 def _edges_svg(sheet, arrows, chains):
@@ -439,8 +479,9 @@ def _edges_svg(sheet, arrows, chains):
             f'<path d="{line}" fill="none"/><path d="{tip}" stroke="none"/>')
         if not text: continue
         u = chain[-1].along - sheet.lead/2 - 4
-        x, y, side = (u, port - 5, 'middle') if sheet.right else (port + 5, u + 4, 'start')
-        labels.append(_words(x, y, [('grad', text)], side))
+        place = (u, port - 4) if sheet.right else (port + 5, u + 4)
+        side = 'middle' if sheet.right else 'start'
+        labels.append(_words(*place, [('grad', text)], side))
     out = [f'<g opacity="{1 if bold else .6 if flows else .4}" '
            f'{_line(2.5 if bold else 1.2, 1, not flows)}>{"".join(paths)}</g>'
            for (bold, flows), paths in sorted(groups.items())]
@@ -461,28 +502,37 @@ class Picture:
         return Path(path)
 
 # %% ../nbs/04_graph.ipynb #5e599c82
-def _arrows(items, edges, group, boxes, bold, edge_labels):
+def _arrows(items, edges, group, boxes, bold, text_of):
     "Returns the arrows: two boxes, a label or '', is it bold, does a gradient flow."
+    arrows = {}
+    for a, b, i in edges:
+        ends = group[a], group[b]
+        single = ends == (a, b)
+        key = ends, i if single else None
+        if ends[0] == ends[1] or key in arrows: continue
+        style = (id(items[a]) in bold and id(items[b]) in bold,
+                 any(p is items[a] for p in items[b].parents))
+        text = text_of(items[b], i) if single else ''
+        arrows[key] = boxes[ends[0]], boxes[ends[1]], text, *style
+    return list(arrows.values())
+
+def _labeller(edge_labels):
+    "Returns a function from node and argument number to the text of that edge, or ''."
     if isinstance(edge_labels, dict):
         known = {(id(n), i): text for (n, i), text in edge_labels.items()}
         edge_labels = lambda n, i: known.get((id(n), i))
-    arrows = {}
-    for a, b, i in edges:
-        single = (group[a], group[b]) == (a, b)
-        key = (group[a], group[b], i if single else None)
-        if group[a] == group[b] or key in arrows: continue
-        text = edge_labels(items[b], i) if edge_labels and single else None
-        arrows[key] = (boxes[group[a]], boxes[group[b]], '' if text is None else _text(text),
-                       id(items[a]) in bold and id(items[b]) in bold,
-                       any(p is items[a] for p in items[b].parents))
-    return list(arrows.values())
+    def text_of(n, i):
+        text = edge_labels(n, i) if edge_labels else None
+        return '' if text is None else _text(text)
+    return text_of
 
 # %% ../nbs/04_graph.ipynb #b2142956
 def _title(roots, items):
-    "Returns what a screen reader says first: of what this is the graph, and how large it is."
+    "Returns what a screen reader says first: whose graph, and how large."
     nodes = [n for n in items if _is_node(n)]
-    of = ' of ' + ', '.join(_text(r.name) for r in roots) if all(r.name for r in roots) else ''
+    names = [_text(r.name or '…') for r in roots]
     leaves = sum(n.op is None for n in nodes)
+    of = ' of ' + ', '.join(names) if any(r.name for r in roots) else ''
     return f'Graph{of}: {len(nodes):,} nodes, {leaves:,} of them leaves'
 
 def _svg(sheet, arrows, chains, title):
@@ -491,10 +541,11 @@ def _svg(sheet, arrows, chains, title):
     boxes = [b for row in reversed(sheet.rows) for b in row if b.rows]
     title, said = _escape(title), _escape('. '.join(map(_said, boxes[:40])))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{w:.0f}" height="{h:.0f}" '
-            f'viewBox="0 0 {w:.0f} {h:.0f}" font-size="13" fill="currentColor" role="img" '
-            f'aria-label="{title}" style="max-width:100%;min-width:{.6*w:.0f}px;height:auto">'
-            f'<title>{title}</title><desc>{said}</desc><style>{_STYLE}</style>'
-            + _edges_svg(sheet, arrows, chains) + ''.join(map(_box_svg, boxes)) + '</svg>')
+            f'viewBox="0 0 {w:.0f} {h:.0f}" font-size="13" fill="currentColor" '
+            f'style="max-width:100%;min-width:{.6*w:.0f}px;height:auto" '
+            f'role="img" aria-label="{title}"><title>{title}</title><desc>{said}</desc>'
+            f'<style>{_STYLE}</style>{_edges_svg(sheet, arrows, chains)}'
+            f'{"".join(map(_box_svg, boxes))}</svg>')
 
 # %% ../nbs/04_graph.ipynb #97e9e3a6
 def _check(roots, direction):
@@ -502,16 +553,25 @@ def _check(roots, direction):
     if not roots: raise ValueError(f'expected at least one node to draw, got {roots}')
     for r in roots:
         if not _is_node(r):
-            raise TypeError(f'expected a node to draw, something with parents and an op, got '
-                            f'{type(r).__name__} {r!r:.40}: draw the result of an operation')
+            raise TypeError('expected a node to draw, with parents and an op, got '
+                            f'{type(r).__name__} {r!r:.40}: draw the result itself')
     if direction not in ('right', 'down'):
         raise ValueError(f"expected direction 'right' or 'down', got {direction!r}")
+
+# %% ../nbs/04_graph.ipynb #2c1df344
+def _layout(boxes, arrows, right, title):
+    "Returns the picture of boxes and arrows as text."
+    into = Counter(a[1] for a in arrows)
+    lead = max((_width(a[2]) + 10 if right else 22 for a in arrows if a[2]), default=0)
+    for b in boxes: _widen(b, into[b], right, lead)
+    rows, chains = _layers(boxes, [a[:2] for a in arrows])
+    return _svg(_Sheet(rows, right, lead), arrows, chains, title)
 
 # %% ../nbs/04_graph.ipynb #d0ed6309
 def draw(
     root, # a node, or a list of nodes, drawn with all that they were made from
     highlight=(), # nodes to draw bold, with the edges between them
-    edge_labels=None, # {(node, argument number): number or text}, or a function of the two
+    edge_labels=None, # {(node, argument number): number or text}, or a function of both
     direction:str='right', # where the root stands: 'right' or 'down'
     limit:int=200, # a graph of more nodes is folded
     title:str=None # what a screen reader says first
@@ -525,13 +585,6 @@ def draw(
     for item, g in zip(items, group): members.setdefault(g, []).append(item)
     boxes = {g: _Box(g[1], _folded(m), kind='folded') if isinstance(g, tuple) else
              _box(m[0], level[g], id(m[0]) in bold) for g, m in members.items()}
-    arrows = _arrows(items, edges, group, boxes, bold, edge_labels)
-    return Picture(_layout(list(boxes.values()), arrows, direction, title or _title(roots, items)))
-
-def _layout(boxes, arrows, direction, title):
-    "Returns the picture of boxes and arrows as text, after making room for arrows and labels."
-    right, into = direction == 'right', Counter(a[1] for a in arrows)
-    lead = max((_width(a[2]) + 10 if right else 22 for a in arrows if a[2]), default=0)
-    for b in boxes: _widen(b, into[b], right, lead)
-    rows, chains = _layers(boxes, [a[:2] for a in arrows])
-    return _svg(_Sheet(rows, right, lead), arrows, chains, title)
+    arrows = _arrows(items, edges, group, boxes, bold, _labeller(edge_labels))
+    title = title or _title(roots, items)
+    return Picture(_layout(list(boxes.values()), arrows, direction == 'right', title))

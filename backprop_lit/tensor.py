@@ -12,8 +12,9 @@ from .graph import Node, changed, clock, label
 from .ops import NUMPY, is_grad_enabled, primitive
 
 # %% auto #0
-__all__ = ['GRAD', 'BINARY', 'COMPARE', 'METHODS', 'REDUCE', 'became', 'unbroadcast', 'as_array', 'must_be_float', 'Tensor',
-           'delegate', 'numpy_calls', 'in_place']
+__all__ = ['STORED', 'REDUCE', 'BINARY', 'OTHERS', 'METHODS', 'became', 'unbroadcast', 'as_array', 'must_be_float', 'Gradients',
+           'Walks', 'Manners', 'remake', 'numpy_call', 'Protocols', 'InPlace', 'Tensor', 'delegate', 'in_place',
+           'remember', 'in_place_operator']
 
 # %% ../nbs/08_tensor.ipynb #9448c1a0
 def unbroadcast(
@@ -30,7 +31,7 @@ def unbroadcast(
                          f'broadcasts to, got {g.shape}. Check the rule that computed it')
     return np.reshape(summed, shape)
 
-# %% ../nbs/08_tensor.ipynb #9849664d
+# %% ../nbs/08_tensor.ipynb #1b9a1517
 def as_array(data, dtype=None):
     "`data` as an array of real numbers. Raises `TypeError` for anything else."
     if isinstance(data, Node): data = data.value
@@ -39,17 +40,182 @@ def as_array(data, dtype=None):
         except ValueError: data = np.asarray(data, dtype=object)
     if dtype is not None: data = data.astype(dtype, copy=False)
     if data.dtype.kind in 'biuf': return data
-    wrong = 'nested lists of unequal lengths, or objects' if data.dtype == object else data.dtype
+    wrong = 'lists of unequal lengths, or objects' if data.dtype == object else data.dtype
     raise TypeError(f'expected an array of real numbers, got {wrong}')
 
 def must_be_float(data):
     "Raise `TypeError` unless these numbers can have a gradient"
-    if data.dtype.kind != 'f':
-        raise TypeError(f'requires_grad=True: expected floating-point numbers, got {data.dtype}. '
-                        'Write 2.0 for 2, or use .astype(float)')
+    if data.dtype.kind == 'f': return
+    raise TypeError(f'requires_grad=True: expected floating-point numbers, got {data.dtype}. '
+                    'Write 2.0 for 2, or use .astype(float)')
 
-# %% ../nbs/08_tensor.ipynb #1b9a1517
-class Tensor(Node):
+# %% ../nbs/08_tensor.ipynb #f96f9e86
+class Gradients:
+    "The part of a tensor that deals with its gradient"
+    __slots__ = ()
+    @property
+    def data(self):
+        "The array"
+        return self.value
+    @data.setter
+    def data(self, new):
+        new = as_array(new)
+        if self.tracked: must_be_float(new)
+        self.value = new
+        changed(new)
+        self.born = clock[0]
+
+    @property
+    def grad(self):
+        "The gradient that backward has added up here: a tensor, or `None`"
+        g = STORED.__get__(self)
+        if g is not None and not isinstance(g, Tensor): STORED.__set__(self, g := Tensor(g))
+        return g
+    @grad.setter
+    def grad(self, g):
+        if g is not None and np.shape(g) != self.value.shape:
+            raise ValueError(f'.grad: expected shape {self.value.shape}, got {np.shape(g)}')
+        STORED.__set__(self, g)
+
+    @property
+    def requires_grad(self) -> bool:
+        "Will backward come here?"
+        return self.tracked
+    @requires_grad.setter
+    def requires_grad(self, on:bool):
+        if self.op is not None and not on:
+            raise RuntimeError(f'requires_grad: expected a leaf, got {label(self)}; what was '
+                               'computed keeps its graph. Use .detach()')
+        if on: must_be_float(self.value)
+        self.tracked = bool(on)
+    def requires_grad_(self, on:bool=True):
+        "This tensor, with `requires_grad` switched"
+        self.requires_grad = on
+        return self
+
+STORED = Node.grad          # the slot behind the property
+
+# %% ../nbs/08_tensor.ipynb #4f18debb
+class Walks(Gradients):
+    "The part of a tensor that starts walks, and leaves the graph"
+    __slots__ = ()
+    def backward(self, gradient=None, retain_graph:bool=None, create_graph:bool=False):
+        "Add to the `.grad` of every leaf the derivative of this result"
+        backprop.backward(self, gradient, retain_graph, create_graph)
+    def detach(self):
+        "The same array, as a tensor without a graph"
+        return Tensor(self.value)
+    def numpy(self):
+        "The array. Raises `RuntimeError` if the tensor requires a gradient."
+        if not self.tracked: return self.value
+        raise RuntimeError('numpy(): expected a tensor without gradient, got one that requires '
+                           'it; an array would lose it. Use .detach().numpy(), or .data')
+    def retain_grad(self):
+        "Keep the gradient here in `.grad`, although this is no leaf"
+        self.hooks = [*(self.hooks or ()), RETAIN]
+    def register_hook(self, hook):
+        "Call `hook(gradient)` when the gradient here is complete; what it returns replaces it"
+        self.hooks = [*(self.hooks or ()), hook]
+        return hook
+    def remove_hook(self, hook):
+        "Do not call `hook` again"
+        self.hooks = [h for h in self.hooks or () if h is not hook] or None
+
+# %% ../nbs/08_tensor.ipynb #b5699293
+class Manners:
+    "The part of a tensor that makes it a good citizen of Python"
+    __slots__ = ()
+    __hash__ = object.__hash__
+    shape = property(lambda self: self.value.shape, doc='Sizes of the axes')
+    ndim = property(lambda self: self.value.ndim, doc='Number of axes')
+    size = property(lambda self: self.value.size, doc='Number of elements')
+    dtype = property(lambda self: self.value.dtype, doc='Type of the elements')
+    T = property(lambda self: ops.transpose(self), doc='With the axes reversed')
+    def item(self):
+        "The only element, as a Python number"
+        if self.size == 1: return self.value.item()
+        raise ValueError(f'item(): expected a single number, got shape {self.shape}')
+    def tolist(self):
+        "The elements as nested lists of Python numbers"
+        return self.value.tolist()
+    def __repr__(self):
+        body = np.array2string(self.value, separator=', ', prefix='Tensor(')
+        kind = '' if self.dtype in (float, int, bool) else f', dtype={self.dtype}'
+        made = f', op={self.op.name}' if self.op else ', requires_grad=True' * self.tracked
+        return f'Tensor({body}{kind}{made})'
+    def __len__(self):
+        if self.ndim: return len(self.value)
+        raise TypeError('len(): expected at least one axis, got a single number')
+    def __iter__(self): return (self[i] for i in range(len(self)))
+    def __bool__(self):
+        if self.size == 1: return bool(self.value.item())
+        raise RuntimeError(f'bool(): expected a single number, got shape {self.shape}. '
+                           'Ask .data.any() or .data.all()')
+    def __float__(self): return float(self.item())
+    def __int__(self): return int(self.item())
+    def __index__(self): return operator.index(self.item())
+    def __contains__(self, x): return bool((self.value == as_array(x)).any())
+    def __format__(self, spec): return format(self.item(), spec) if spec else repr(self)
+    def __reduce__(self):
+        if self.is_leaf: return remake, (type(self), self.value.copy(), self.tracked, self.name)
+        raise RuntimeError(f'copying: expected a leaf, got {label(self)}, whose graph cannot '
+                           'be copied. Use .detach()')
+
+def remake(cls, value, tracked, name):
+    "A leaf from its parts, for `copy.deepcopy` and pickle"
+    new = cls.__new__(cls)
+    Tensor.__init__(new, value, tracked, name)
+    return new
+
+# %% ../nbs/08_tensor.ipynb #e9d8e675
+def numpy_call(function, method, args, kwargs):
+    "NumPy was called with a tensor: do the same with our operation, or say that there is none"
+    name = getattr(function, '__name__', str(function))
+    if kwargs.pop('out', None) is not None or 'where' in kwargs:
+        raise TypeError(f'np.{name}: expected no out= and no where=, got one; a graph needs a '
+                        'new result. Write y = f(x), or y = y + x for y += x')
+    if method == 'reduce':
+        function, args = REDUCE.get(function), (args[0], kwargs.pop('axis', 0))
+    elif method != '__call__': function = None
+    if function in NUMPY: return NUMPY[function](*args, **kwargs)
+    raise TypeError(f'np.{name}{"" if method == "__call__" else "." + method} has no rule for '
+                    'tensors. Use another function, or give it one with primitive(…)')
+
+REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min}
+
+class Protocols:
+    "The part of a tensor that lets NumPy's own functions work on it"
+    __slots__ = ()
+    def __array__(self, dtype=None, copy=None): return np.array(self.numpy(), dtype, copy=copy)
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        return numpy_call(ufunc, method, inputs, kwargs)
+    def __array_function__(self, function, types, args, kwargs):
+        return numpy_call(function, '__call__', args, kwargs)
+
+# %% ../nbs/08_tensor.ipynb #5ac45c93
+class InPlace:
+    "The part of a tensor that changes its numbers where they are"
+    __slots__ = ()
+    def __setitem__(self, index, value):
+        in_place(self, operator.setitem, ops.set_at, ops.raw_index(index), value)
+    def add_(self, other, alpha=1.0):
+        "This tensor, with `alpha * other` added in its own memory"
+        return in_place(self, operator.iadd, ops.add, other if alpha == 1 else other * alpha)
+    def copy_(self, source):
+        "This tensor, with the numbers of `source`"
+        return in_place(self, operator.setitem, ops.set_at, Ellipsis, source)
+    def fill_(self, number):
+        "This tensor, filled with one number"
+        return self.copy_(number)
+    def zero_(self):
+        "This tensor, filled with zeros"
+        return self.copy_(0)
+    def uniform_(self, low=0.0, high=1.0, rng=None):
+        "This tensor, filled with random numbers from [low, high)"
+        return self.copy_(np.random.default_rng(rng).uniform(low, high, self.shape))
+
+# %% ../nbs/08_tensor.ipynb #9f2ff113
+class Tensor(Walks, Manners, Protocols, InPlace, Node):
     "An array that knows how it was computed, and receives the gradient of a result"
     __slots__ = ()
     def __init__(self,
@@ -68,16 +234,6 @@ class Tensor(Node):
         if g.shape != value.shape: g = unbroadcast(g, value.shape)
         return g if g.dtype == value.dtype else g.astype(value.dtype)
 
-    @staticmethod
-    def lift(value):
-        "A result of NumPy's as an array, also where it is a single number"
-        return np.asarray(value) if isinstance(value, (np.generic, int, float)) else value
-
-    @staticmethod
-    def wrap(g):
-        "A gradient as a tensor"
-        return g if isinstance(g, Tensor) else Tensor(g)
-
     def seed(self, grad=None):
         "The gradient to start from: `grad`, or 1 for a single number"
         if grad is None and self.size == 1: return np.ones_like(self.value)
@@ -89,140 +245,20 @@ class Tensor(Node):
             raise ValueError(f'backward(gradient): expected shape {self.shape}, got {grad.shape}')
         return grad if grad.tracked else self.fit(grad.value) + 0
 
-    @property
-    def data(self):
-        "The array"
-        return self.value
-    @data.setter
-    def data(self, new):
-        new = as_array(new)
-        if self.tracked: must_be_float(new)
-        self.value = new
-        changed(new)
-        self.born = clock[0]
+    @staticmethod
+    def lift(value):
+        "A result of NumPy's as an array, also where it is a single number"
+        return np.asarray(value) if isinstance(value, (np.generic, int, float)) else value
 
-    @property
-    def grad(self):
-        "The gradient that backward has added up here: a tensor, or `None`"
-        g = GRAD.__get__(self)
-        if g is not None and not isinstance(g, Tensor): GRAD.__set__(self, g := Tensor(g))
-        return g
-    @grad.setter
-    def grad(self, g):
-        if g is not None and np.shape(g) != self.value.shape:
-            raise ValueError(f'.grad: expected shape {self.value.shape}, got {np.shape(g)}')
-        GRAD.__set__(self, g)
+    @staticmethod
+    def wrap(g):
+        "A gradient as a tensor"
+        return g if isinstance(g, Tensor) else Tensor(g)
 
-    @property
-    def requires_grad(self) -> bool:
-        "Will backward come here?"
-        return self.tracked
-    @requires_grad.setter
-    def requires_grad(self, on:bool):
-        if self.op is not None and not on:
-            raise RuntimeError(f'requires_grad: expected a leaf, got {label(self)}; what was '
-                               'computed keeps its graph. Use .detach()')
-        if on: must_be_float(self.value)
-        self.tracked = bool(on)
+Tensor.kind = Tensor
 
-    def requires_grad_(self, on:bool=True):
-        "This tensor, with `requires_grad` switched"
-        self.requires_grad = on
-        return self
-
-    shape = property(lambda self: self.value.shape, doc='Sizes of the axes')
-    ndim = property(lambda self: self.value.ndim, doc='Number of axes')
-    size = property(lambda self: self.value.size, doc='Number of elements')
-    dtype = property(lambda self: self.value.dtype, doc='Precision of the numbers')
-    T = property(lambda self: ops.transpose(self), doc='With the axes reversed')
-
-    def backward(self, gradient=None, retain_graph:bool=None, create_graph:bool=False):
-        "Add to the `.grad` of every leaf the derivative of this result"
-        backprop.backward(self, gradient, retain_graph, create_graph)
-    def detach(self):
-        "The same array, as a tensor without a graph"
-        return Tensor(self.value)
-    def item(self):
-        "The only element, as a Python number"
-        if self.size == 1: return self.value.item()
-        raise ValueError(f'item(): expected a single number, got shape {self.shape}')
-    def numpy(self):
-        "The array. Raises `RuntimeError` if the tensor requires a gradient."
-        if not self.tracked: return self.value
-        raise RuntimeError('numpy(): expected a tensor without gradient, got one that requires '
-                           'it; an array would lose it. Use .detach().numpy(), or .data')
-    def tolist(self):
-        "The elements as nested lists of Python numbers"
-        return self.value.tolist()
-    def retain_grad(self):
-        "Keep the gradient here in `.grad`, although this is no leaf"
-        self.hooks = [*(self.hooks or ()), RETAIN]
-    def register_hook(self, hook):
-        "Call `hook(gradient)` when the gradient here is complete; what it returns replaces it"
-        self.hooks = [*(self.hooks or ()), hook]
-        return hook
-    def remove_hook(self, hook):
-        "Do not call `hook` again"
-        self.hooks = [h for h in self.hooks or () if h is not hook] or None
-
-    def __repr__(self):
-        body = np.array2string(self.value, separator=', ', prefix='Tensor(')
-        kind = '' if self.dtype in (float, int, bool) else f', dtype={self.dtype}'
-        made = f', op={self.op.name}' if self.op else ', requires_grad=True' * self.tracked
-        return f'Tensor({body}{kind}{made})'
-    def __array__(self, dtype=None, copy=None): return np.array(self.numpy(), dtype, copy=copy)
-    def __len__(self):
-        if self.ndim: return len(self.value)
-        raise TypeError('len(): expected at least one axis, got a single number')
-    def __iter__(self): return (self[i] for i in range(len(self)))
-    def __bool__(self):
-        if self.size == 1: return bool(self.value.item())
-        raise RuntimeError(f'bool(): expected a single number, got shape {self.shape}. '
-                           'Use .any() or .all() of its data')
-    def __float__(self): return float(self.item())
-    def __int__(self): return int(self.item())
-    def __index__(self): return operator.index(self.item())
-    def __contains__(self, x): return bool((self.value == as_array(x)).any())
-    def __format__(self, spec): return format(self.item() if spec else repr(self), spec)
-    def __reduce__(self):
-        if not self.is_leaf:
-            raise RuntimeError(f'copying: expected a leaf, got {label(self)}, whose graph cannot '
-                               'be copied. Use .detach()')
-        return type(self)._remake, (self.value.copy(), self.tracked, self.name)
-    @classmethod
-    def _remake(cls, value, tracked, name):
-        new = cls.__new__(cls)
-        Tensor.__init__(new, value, tracked, name)
-        return new
-
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        return numpy_calls(ufunc, method, inputs, kwargs)
-    def __array_function__(self, function, types, args, kwargs):
-        return numpy_calls(function, '__call__', args, kwargs)
-
-    __hash__ = object.__hash__
-    def __setitem__(self, index, value):
-        in_place(self, operator.setitem, ops.set_at, ops.raw_index(index), value)
-    def add_(self, other, alpha=1.0):
-        "This tensor, with `alpha * other` added in its own memory"
-        return in_place(self, operator.iadd, ops.add, other if alpha == 1 else other * alpha)
-    def zero_(self):
-        "This tensor, filled with zeros"
-        return self.fill_(0)
-    def fill_(self, number):
-        "This tensor, filled with one number"
-        return in_place(self, operator.setitem, ops.set_at, Ellipsis, number)
-    def uniform_(self, low=0.0, high=1.0, rng=None):
-        "This tensor, filled with random numbers from [low, high)"
-        return self.copy_(np.random.default_rng(rng).uniform(low, high, self.shape))
-    def copy_(self, source):
-        "This tensor, with the numbers of `source`"
-        return in_place(self, operator.setitem, ops.set_at, Ellipsis, source)
-
-GRAD, Tensor.kind = Node.grad, Tensor
-
-# %% ../nbs/08_tensor.ipynb #2563b343
-def delegate(function, reflected=False):
+# %% ../nbs/08_tensor.ipynb #b4201007
+def delegate(function, reflected:bool=False):
     "A method that calls `function` with the tensor first, or second"
     if reflected: method = lambda self, other: function(other, self)
     else: method = lambda self, *args, **kwargs: function(self, *args, **kwargs)
@@ -231,63 +267,60 @@ def delegate(function, reflected=False):
 
 BINARY = {'add': ops.add, 'sub': ops.sub, 'mul': ops.mul, 'truediv': ops.div,
           'pow': ops.pow, 'matmul': ops.matmul}
-COMPARE = {'eq': ops.equal, 'ne': ops.not_equal, 'lt': ops.less, 'le': ops.less_equal,
-           'gt': ops.greater, 'ge': ops.greater_equal}
-METHODS = """exp log sqrt tanh sigmoid relu maximum minimum clip sum mean max min argmax reshape
-    squeeze unsqueeze transpose permute swapaxes broadcast_to expand astype clone""".split()
+OTHERS = {'eq': ops.equal, 'ne': ops.not_equal, 'lt': ops.less, 'le': ops.less_equal,
+          'gt': ops.greater, 'ge': ops.greater_equal, 'neg': ops.neg, 'abs': ops.abs,
+          'getitem': ops.getitem}
+METHODS = """exp log sqrt tanh sigmoid relu maximum minimum clip sum mean max min argmax
+    reshape squeeze unsqueeze transpose permute swapaxes broadcast_to expand astype
+    clone""".split()
 
 for name, op in BINARY.items():
     setattr(Tensor, f'__{name}__', (lambda op: lambda self, other: op(self, other))(op))
     setattr(Tensor, f'__r{name}__', delegate(op, reflected=True))
-for name, op in COMPARE.items(): setattr(Tensor, f'__{name}__', delegate(op))
+for name, op in OTHERS.items(): setattr(Tensor, f'__{name}__', delegate(op))
 for name in METHODS: setattr(Tensor, name, delegate(getattr(ops, name)))
-for name, op in dict(neg=ops.neg, abs=ops.abs, getitem=ops.getitem).items():
-    setattr(Tensor, f'__{name}__', delegate(op))
 
-# %% ../nbs/08_tensor.ipynb #f96f9e86
-def numpy_calls(function, method, args, kwargs):
-    "NumPy was called with a tensor: do the same with our operation, or say that there is none"
-    name = getattr(function, '__name__', str(function))
-    if kwargs.get('out') is not None:
-        raise TypeError(f'np.{name}: expected no out=, got a tensor there or among the '
-                        'arguments; a graph needs a new result. Write y = f(x)')
-    if method == 'reduce': function, args = REDUCE.get(function), (args[0], kwargs.pop('axis', 0))
-    elif method != '__call__': function = None
-    if function not in NUMPY:
-        raise TypeError(f'np.{name}{"" if method == "__call__" else "." + method} has no rule for '
-                        'tensors. Use another function, or give it one with primitive(…)')
-    return NUMPY[function](*args, **kwargs)
-
-REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min}
-
-# %% ../nbs/08_tensor.ipynb #4f18debb
+# %% ../nbs/08_tensor.ipynb #1fcca24e
 became = primitive(lambda old, new: new, None, lambda g, out, old, new: g, needs=(),
                    name='became')
 
-def in_place(x:Tensor, change, op, *args) -> Tensor:
-    "`x`, after `change(x.data, *args)`: `op` is the same operation without the change"
+def in_place(
+    x:Tensor, # what is changed
+    change, # the change, on arrays: `change(x.data, *args)`
+    op, # the same as an operation that leaves `x` as it is
+    *args
+) -> Tensor: # x
+    "`x`, changed in its own memory. Raises `RuntimeError` where no derivative could be right."
     raw = [a.value if isinstance(a, Node) else a for a in args]
-    if not is_grad_enabled() or not (x.tracked or any(getattr(a, 'tracked', 0) for a in args)):
-        change(x.value, *raw)
-        changed(x.value)
-        x.born = clock[0]
-        return x
+    tracked = x.tracked or any(isinstance(a, Node) and a.tracked for a in args)
+    old = remember(x) if tracked and is_grad_enabled() else None
+    new = None if old is None else op(old, *args)
+    change(x.value, *raw)
+    changed(x.value)
+    x.born = clock[0]
+    if old is not None:
+        x.tracked, x.op, x.args, x.kwargs = True, became, (old, new), {}
+        x.parents, x.vjps = (new,), became.vjps[1:]
+    return x
+
+# %% ../nbs/08_tensor.ipynb #86f4bb9f
+def remember(x:Tensor) -> Tensor:
+    "A tensor with the numbers and the history that `x` has now"
     if x.tracked and x.is_leaf:
         raise RuntimeError(f'changing {label(x)} in place: expected a result or a constant, got a '
                            'leaf that requires a gradient. Do it under no_grad()')
     if any(np.may_share_memory(x.value, p.value) for p in x.parents):
         raise RuntimeError(f'changing {label(x)} in place: expected memory of its own, got a view '
                            'of another tensor. Change a .clone(), or index that tensor')
-    old = x.kind(x.value.copy())
+    old = Tensor(x.value.copy())
     for slot in ('tracked', 'op', 'args', 'kwargs', 'parents', 'vjps', 'born', 'name'):
         setattr(old, slot, getattr(x, slot))
-    new = op(old, *args)
-    change(x.value, *raw)
-    changed(x.value)
-    x.tracked, x.op, x.args, x.kwargs = True, became, (old, new), {}
-    x.parents, x.vjps, x.born = (new,), became.vjps[1:], clock[0]
-    return x
+    return old
+
+def in_place_operator(name):
+    "The method for `x += y` and its like"
+    change, op = getattr(operator, f'i{name}'), BINARY[name]
+    return lambda self, other: in_place(self, change, op, other)
 
 for name in ('add', 'sub', 'mul', 'truediv', 'pow'):
-    setattr(Tensor, f'__i{name}__', (lambda change, op: lambda self, other: in_place(
-        self, change, op, other))(getattr(operator, f'i{name}'), BINARY[name]))
+    setattr(Tensor, f'__i{name}__', in_place_operator(name))
