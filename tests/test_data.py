@@ -59,6 +59,7 @@ def fake_torchvision(monkeypatch, action):
 
 # ---------------------------------------------------------------- read_idx
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(CODES)), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.booleans(), st.integers(0, 99))
 def test_any_array_survives_the_round_trip(tmp_path_factory, code, shape, packed, seed):
     array = np.random.default_rng(seed).integers(0, 100, shape).astype(CODES[code])
@@ -79,7 +80,8 @@ def test_compressed_cut_anywhere_or_too_long(tmp_path):
     packed = gzip.compress(idx(SMALL))
     contents = [packed[:n] for n in range(len(packed))] + [packed + b'x', gzip.compress(idx(SMALL) + b'\0'), gzip.compress(idx(SMALL)[:-1])]
     for content in contents:
-        with pytest.raises(ValueError, match='expected'): read_idx(put(tmp_path/'f', content))
+        with pytest.raises(ValueError, match='expected') as error: read_idx(put(tmp_path/'f', content))
+        assert 'None' not in str(error.value)
 
 def test_every_change_of_one_header_byte_is_seen(tmp_path):
     whole = idx(SMALL)
@@ -90,7 +92,7 @@ def test_every_change_of_one_header_byte_is_seen(tmp_path):
             else:
                 with pytest.raises(ValueError, match='expected'): read_idx(path)
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damage_never_gives_another_array(tmp_path_factory, data):
     "Random flips and cuts of a compressed file: the same array or a ValueError, for gzip has a checksum"
@@ -101,7 +103,7 @@ def test_damage_never_gives_another_array(tmp_path_factory, data):
     try: assert np.array_equal(read_idx(path), SMALL)
     except ValueError as error: assert str(path) in str(error)
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([b'', b'\0\0', b'\0\0\x08\x01', b'\0\0\x0d\x02', b'\x1f\x8b\x08\0']))
 def test_any_bytes_give_a_true_array_or_a_value_error(tmp_path_factory, tail, head):
     path = tmp_path_factory.getbasetemp()/'bytes'
@@ -126,7 +128,7 @@ def test_a_compressed_file_is_not_unpacked_beyond_its_header(tmp_path):
     assert peak(read) < 2_000_000
 
 def test_what_is_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match='none'): read_idx(tmp_path/'none')
+    with pytest.raises(FileNotFoundError, match='none: expected a file, found nothing$'): read_idx(tmp_path/'none')
     with pytest.raises(ValueError, match='a folder'): read_idx(tmp_path)
     with pytest.raises(ValueError, match='expected'): read_idx(put(tmp_path/'f', b'')/'below')
     with pytest.raises(TypeError): read_idx(3)
@@ -179,7 +181,7 @@ def test_digits_split_is_fixed_for_ever():
     digits()[0].images[:] = 9
     assert digits()[0].images.max() == 1
 
-PINNED = []
+PINNED = [0, 6, 3, 8, 1, 8, 4, 1, 5, 8, 9, 7]
 
 @pytest.mark.parametrize('arguments, error', [(dict(test=0), ValueError), (dict(test=1), ValueError), (dict(test=1e-9), ValueError),
     (dict(test=float('nan')), ValueError), (dict(seed=-1), ValueError), (dict(seed=1.5), TypeError), (dict(seed='a'), TypeError)])
@@ -231,7 +233,7 @@ def test_mnist_names_the_bad_file(tmp_path, no_torchvision, name, content, words
     path = tmp_path/'MNIST/raw'/name
     if content is None: path.unlink(), path.mkdir()
     else: path.write_bytes(content)
-    with pytest.raises(ValueError, match=f'{name}: expected .*{words}|{name}: expected .*{words}'): mnist(tmp_path)
+    with pytest.raises(ValueError, match=f'{name}: expected .*{words}'): mnist(tmp_path)
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_missing_file_without_torchvision(tmp_path, no_torchvision, name):
@@ -290,6 +292,7 @@ def test_exchanged_and_flipped_files_of_real_mnist(tmp_path):
 
 # ---------------------------------------------------------------- DataLoader
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 50), st.booleans(), st.booleans(), st.integers(0, 9))
 def test_each_item_once_and_still_with_its_label(n, size, shuffle, drop_last, seed):
     x, y = np.arange(3*n).reshape(n, 3), np.arange(n)*7
