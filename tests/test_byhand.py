@@ -313,6 +313,10 @@ def test_bad_labels(labels, error, says):
 
 
 def test_bad_labels_elsewhere():
+    with pytest.raises(ValueError, match=r'came \(3,\)'):
+        SoftmaxCrossentropyWithLogits()(np.zeros(3), [0])
+    with pytest.raises(ValueError, match='expected 1 labels'): one_hot_rows(2, 3)
+    with pytest.raises(ValueError, match=r'\(2, 2\)'): one_hot_rows([[0, 1], [1, 0]], 3)
     with pytest.raises(IndexError, match='came 3'): one_hot_rows([0, 3], 3)
     with pytest.raises(IndexError, match='came 7'):
         train_net(NeuralNet(2, 2, 3), np.zeros((2, 2)), [0, 7], log=None)
