@@ -176,8 +176,8 @@ def _levels(n, edges):
             if not users[a]: ready.append(a)
     if len(ready) == n: return level
     stuck = n - len(ready)
-    raise ValueError(f'expected a graph without cycles, got {stuck} of {n} nodes that lie '
-                     'on or behind a cycle: draw a part of it')
+    raise ValueError(f'expected a graph without cycles, got {stuck} of {n} nodes that '
+                     'lie on or behind a cycle: draw a part of it')
 
 # %% ../nbs/04_graph.ipynb #561cfb47
 def _groups(items, level, limit):
