@@ -4,35 +4,48 @@
 
 # %% ../nbs/07_ops.ipynb #394a927b
 from __future__ import annotations
+
+# %% auto #0
+__all__ = ['NUMPY', 'add', 'sub', 'neg', 'mul', 'div', 'pow', 'exp', 'log', 'sqrt', 'tanh', 'sigmoid', 'relu', 'abs', 'sign',
+           'maximum', 'minimum', 'less', 'less_equal', 'greater', 'greater_equal', 'equal', 'not_equal', 'expand_dims',
+           'swapaxes', 'scatter_add', 'clone', 'set_at', 'matmul', 'is_grad_enabled', 'set_grad_enabled', 'no_grad',
+           'enable_grad', 'primitive', 'where', 'clip', 'reshape', 'unsqueeze', 'squeeze', 'invert_permutation',
+           'transpose', 'permute', 'sum', 'mean', 'broadcast_to', 'expand', 'raw_index', 'getitem', 'concatenate',
+           'stack', 'astype', 'max', 'min', 'argmax']
+
+# %% ../nbs/07_ops.ipynb #1c6762ae
 import builtins
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 import numpy as np
 from .graph import Node, clock
 
-# %% auto #0
-__all__ = ['tracking', 'NUMPY', 'ARRAY', 'NO_KEYWORDS', 'add', 'sub', 'neg', 'mul', 'div', 'pow', 'exp', 'log', 'sqrt', 'tanh',
-           'sigmoid', 'relu', 'abs', 'sign', 'maximum', 'minimum', 'less', 'less_equal', 'greater', 'greater_equal',
-           'equal', 'not_equal', 'expand_dims', 'swapaxes', 'scatter_add', 'matmul', 'clone', 'set_at',
-           'is_grad_enabled', 'set_grad_enabled', 'no_grad', 'enable_grad', 'primitive', 'check_keywords', 'complaint',
-           'pow_base', 'pow_exponent', 'to_larger', 'where', 'clip', 'one_of', 'spread', 'sum', 'mean_rule', 'mean',
-           'extreme_rule', 'max', 'min', 'argmax', 'sizes', 'reshape', 'unsqueeze', 'squeeze', 'invert_permutation',
-           'transpose_rule', 'transpose', 'permute', 'broadcast_to', 'expand', 'raw_index', 'getitem', 'is_basic',
-           'piece', 'concatenate', 'layer', 'stack', 'matmul_left', 'matmul_right', 'astype', 'set_at_rule']
-
-# %% ../nbs/07_ops.ipynb #1c6762ae
-tracking = ContextVar('tracking', default=True)
+# %% ../nbs/07_ops.ipynb #f50d1d6e
+_tracking = ContextVar('tracking', default=True)
 
 def is_grad_enabled() -> bool:
     "Are operations being recorded, in this thread or task?"
-    return tracking.get()
+    return _tracking.get()
 
 class set_grad_enabled(ContextDecorator):
     "Record operations, or do not, inside a `with` block or a decorated function"
-    def __init__(self, mode:bool): self.mode, self.former = mode, []
+    def __init__(self,
+        mode:bool # record?
+    ): self.mode, self.former = mode, []
     def _recreate_cm(self): return set_grad_enabled(self.mode)   # each call its own
-    def __enter__(self): self.former.append(tracking.set(self.mode))
-    def __exit__(self, *error): tracking.reset(self.former.pop())
+    def __enter__(self): self.former.append(_tracking.set(self.mode))
+    def __exit__(self, *error): _tracking.reset(self.former.pop())
+    def __call__(self, function):
+        _must_run_at_once(function)
+        return super().__call__(function)
+
+# %% ../nbs/07_ops.ipynb #2e93b880
+def _must_run_at_once(function):
+    "Raise `TypeError` for a function whose body runs after the call"
+    flags = getattr(getattr(function, '__code__', None), 'co_flags', 0)
+    if flags & 0x2a0:        # generator, coroutine, asynchronous generator
+        raise TypeError(f'expected a plain function, got {function.__qualname__}, whose body '
+                        'runs later. Write the with block inside it')
 
 class no_grad(set_grad_enabled):
     "Record nothing inside `with no_grad():`, or in a function decorated with it"
@@ -44,9 +57,68 @@ class enable_grad(set_grad_enabled):
     "Record again, in a part of what `no_grad` covers"
     def __init__(self): super().__init__(True)
 
-# %% ../nbs/07_ops.ipynb #c32aac9a
+# %% ../nbs/07_ops.ipynb #804a7ae9
+_MISTAKES, _ARRAY, _NO_KEYWORDS = (ValueError, TypeError, IndexError), np.ndarray, {}
+
+def _link(op, node, args, mask):
+    "Make `node` remember its arguments, unless no rule leads to those in `mask`"
+    where, vjps = op.plans.get(mask) or _plan(op, mask)
+    node.tracked, node.op, node.args, node.vjps = True, op, args, vjps
+    node.parents = args if len(vjps) == len(args) else tuple([args[i] for i in where])
+    return vjps
+
+def _plan(op, mask:int) -> tuple:
+    "The numbers of the arguments in `mask` that have a rule, and these rules"
+    rule = op.each or (lambda i: op.vjps[i] if i < len(op.vjps) else None)
+    rules = {i: rule(i) for i in range(mask.bit_length()) if mask >> i & 1}
+    where = tuple(i for i in rules if rules[i])
+    plan = where, tuple(rules[i] for i in where)
+    if mask < 256: op.plans[mask] = plan
+    return plan
+
+# %% ../nbs/07_ops.ipynb #b58be03f
+def _apply(op, *args, **kwargs):
+    "The result of `op`: of the class of its arguments, and linked to them if it should be"
+    raw, mask, bit, kind = [], 0, 1, None
+    for a in args:
+        if isinstance(a, Node):
+            raw.append(a.value)
+            kind = a.kind
+            if a.tracked: mask += bit
+        else: raw.append(a)
+        bit += bit
+    if kwargs: _check_keywords(op, kwargs)
+    try: value = op.f(*raw, **kwargs)
+    except _MISTAKES as error: raise _complaint(op, raw, kwargs, error) from None
+    if kind is None: return value
+    node = kind.__new__(kind)
+    node.value = value if type(value) is _ARRAY else kind.lift(value)
+    node.grad = node.name = node.hooks = None
+    node.born, node.kwargs = clock[0], kwargs or _NO_KEYWORDS
+    if not (mask and _tracking.get() and _link(op, node, args, mask)):
+        node.tracked, node.op, node.args, node.parents, node.vjps = False, None, (), (), ()
+    return node
+
+# %% ../nbs/07_ops.ipynb #dcb54071
+def _check_keywords(op, kwargs):
+    "Raise `TypeError` for a tensor passed by keyword, whose gradient would be lost"
+    for key, value in kwargs.items():
+        if isinstance(value, Node):
+            raise TypeError(f'{op.name}: expected tensors as positional arguments, got '
+                            f'{key}={value!r}. Pass it by position')
+
+def _complaint(op, raw, kwargs, error):
+    "NumPy's error, said in terms of the operation and what it was given"
+    shown = [f'shape {np.shape(a)}' if isinstance(a, _ARRAY) else f'{a!r:.60}' for a in raw]
+    what = str(error)
+    if 'broadcast' in what: what = 'expected shapes that broadcast (equal sizes, or 1)'
+    if 'core dimension' in what:
+        what = 'expected as many columns on the left as rows on the right'
+    named = [f'{k}={v!r}' for k, v in kwargs.items() if v is not None]
+    return type(error)(f'{op.name}: {what}, got {", ".join([*shown, *named])}')
+
+# %% ../nbs/07_ops.ipynb #8f374b77
 NUMPY = {}            # NumPy's function -> ours: how np.exp(tensor) finds exp
-ARRAY, NO_KEYWORDS = np.ndarray, {}
 
 class primitive:
     "An operation with its derivative: NumPy code, and one rule for each argument"
@@ -63,63 +135,8 @@ class primitive:
         self.name = self.__name__ = name or f.__name__.strip('_')
         self.__doc__ = doc or f.__doc__
         if isinstance(f, np.ufunc): NUMPY[f] = self
-
     def __repr__(self): return f'<primitive {self.name}>'
-
-    def __call__(self, *args, **kwargs):
-        raw, mask, bit, kind = [], 0, 1, None
-        for a in args:
-            if isinstance(a, Node):
-                raw.append(a.value)
-                kind = a.kind
-                if a.tracked: mask += bit
-            else: raw.append(a)
-            bit += bit
-        if kwargs: check_keywords(self, kwargs)
-        try: value = self.f(*raw, **kwargs)
-        except (ValueError, TypeError, IndexError) as error:
-            raise complaint(self, raw, kwargs, error) from None
-        if kind is None: return value
-        node = kind.__new__(kind)
-        node.value = value if type(value) is ARRAY else kind.lift(value)
-        node.grad = node.name = node.hooks = None
-        node.born, node.kwargs = clock[0], kwargs or NO_KEYWORDS
-        if not (mask and tracking.get() and self.link(node, args, mask)):
-            node.tracked, node.op = False, None
-            node.args = node.parents = node.vjps = ()
-        return node
-
-    def link(self, node, args, mask):
-        "Make `node` remember its arguments, unless no rule leads to those in `mask`"
-        where, vjps = self.plans.get(mask) or self.plan(mask)
-        node.tracked, node.op, node.args, node.vjps = True, self, args, vjps
-        node.parents = args if len(vjps) == len(args) else tuple([args[i] for i in where])
-        return vjps
-
-    def plan(self, mask:int) -> tuple:
-        "The numbers of the arguments in `mask` that have a rule, and these rules"
-        rule = self.each or (lambda i: self.vjps[i] if i < len(self.vjps) else None)
-        rules = {i: rule(i) for i in range(mask.bit_length()) if mask >> i & 1}
-        where = tuple(i for i in rules if rules[i])
-        plan = where, tuple(rules[i] for i in where)
-        if mask < 256: self.plans[mask] = plan
-        return plan
-
-# %% ../nbs/07_ops.ipynb #43146156
-def check_keywords(op, kwargs):
-    "Raise `TypeError` for a tensor passed by keyword, whose gradient would be lost"
-    for key, value in kwargs.items():
-        if isinstance(value, Node):
-            raise TypeError(f'{op.name}: expected tensors as positional arguments, got '
-                            f'{key}={value!r}. Pass it by position')
-
-def complaint(op, raw, kwargs, error):
-    "NumPy's error, said in terms of the operation and what it was given"
-    shown = [f'shape {np.shape(a)}' if isinstance(a, ARRAY) else f'{a!r:.60}' for a in raw]
-    if 'broadcast' in str(error): what = 'expected shapes that broadcast (equal sizes, or 1)'
-    else: what = str(error)
-    named = [f'{k}={v!r}' for k, v in kwargs.items() if v is not None]
-    return type(error)(f'{op.name}: {what}, got {", ".join([*shown, *named])}')
+    __call__ = _apply
 
 # %% ../nbs/07_ops.ipynb #bf749891
 add = primitive(np.add, lambda g, out, x, y: g, lambda g, out, x, y: g, needs=())
@@ -133,17 +150,17 @@ mul = primitive(np.multiply, lambda g, out, x, y: g * y, lambda g, out, x, y: g 
 div = primitive(np.true_divide, lambda g, out, x, y: g / y,
                 lambda g, out, x, y: -g * out / y, needs=('out', 1), name='div')
 
-# %% ../nbs/07_ops.ipynb #98c809b0
-def pow_base(g, out, x, y):
-    "The rule for the base: y times x to the y - 1, and 0 where y is 0"
+# %% ../nbs/07_ops.ipynb #6c2ff45f
+def _pow_base(g, out, x, y):
+    "The rule for the base: y times x to the y - 1, and 0 where x and y are 0"
     if isinstance(y, (int, float)): return g * (y * x ** (y - 1)) if y else g * 0
-    return g * np.where(y == 0, 0, y * x ** np.where(y == 0, 1, y - 1))
+    return g * (y * x ** np.where((x == 0) * (y == 0), 1, y - 1))
 
-def pow_exponent(g, out, x, y):
+def _pow_exponent(g, out, x, y):
     "The rule for the exponent: the result times log x, and 0 where x is not positive"
     return g * out * np.log(np.where(x > 0, x, 1))
 
-pow = primitive(np.power, pow_base, pow_exponent, name='pow')
+pow = primitive(np.power, _pow_base, _pow_exponent, name='pow')
 
 # %% ../nbs/07_ops.ipynb #32ef05a8
 exp = primitive(np.exp, lambda g, out, x: g * out, needs=('out',))
@@ -159,23 +176,29 @@ def _sigmoid(x):
 sigmoid = primitive(_sigmoid, lambda g, out, x: g * out * (1 - out), needs=('out',),
                     doc='1 / (1 + exp(-x)), for each element')
 
-# %% ../nbs/07_ops.ipynb #25009a68
+# %% ../nbs/07_ops.ipynb #cfa4b62a
 def _relu(x): return np.maximum(x, 0)
 relu = primitive(_relu, lambda g, out, x: g * (out > 0), needs=('out',),
                  doc='Each element, or 0 where it is negative')
 abs = primitive(np.absolute, lambda g, out, x: g * np.sign(x), needs=(0,), name='abs')
-sign = primitive(np.sign)
+sign = primitive(np.sign, doc='-1, 0 or 1; its slope is 0 wherever it has one')
 
-def to_larger(g, x, y):
+# %% ../nbs/07_ops.ipynb #de9b249f
+def _to_larger(g, x, y):
     "The gradient where x > y, half of it where they tie, else 0"
     return np.where(x == y, g * 0.5, g * (x > y))
 
-maximum = primitive(np.maximum, lambda g, out, x, y: to_larger(g, x, y),
-                    lambda g, out, x, y: to_larger(g, y, x), needs=(0, 1))
-minimum = primitive(np.minimum, lambda g, out, x, y: to_larger(g, y, x),
-                    lambda g, out, x, y: to_larger(g, x, y), needs=(0, 1))
+maximum = primitive(np.maximum, lambda g, out, x, y: _to_larger(g, x, y),
+                    lambda g, out, x, y: _to_larger(g, y, x), needs=(0, 1))
+minimum = primitive(np.minimum, lambda g, out, x, y: _to_larger(g, y, x),
+                    lambda g, out, x, y: _to_larger(g, x, y), needs=(0, 1))
 
-# %% ../nbs/07_ops.ipynb #cfa4b62a
+# %% ../nbs/07_ops.ipynb #82231291
+less, less_equal = primitive(np.less), primitive(np.less_equal)
+greater, greater_equal = primitive(np.greater), primitive(np.greater_equal)
+equal, not_equal = primitive(np.equal), primitive(np.not_equal)
+
+# %% ../nbs/07_ops.ipynb #8ebb0398
 def _where(condition, x, y): return np.where(condition, x, y)
 _where = primitive(_where, None, lambda g, out, c, x, y: np.where(c, g, 0),
                    lambda g, out, c, x, y: np.where(c, 0, g), needs=(0,))
@@ -188,8 +211,13 @@ def where(
     "Elements of `x` where `condition` holds, of `y` elsewhere"
     return _where(condition, x, y)
 
+# %% ../nbs/07_ops.ipynb #ca8d0b58
+def _pushed_down(g, out, x, low, high):
+    return g * ((x if low is None else np.maximum(x, low)) > high)
+
 def _clip(x, low, high): return np.clip(x, low, high)
-_clip = primitive(_clip, lambda g, out, x, low, high: g * (out == x), needs=('out', 0))
+_clip = primitive(_clip, lambda g, out, x, low, high: g * (out == x),
+                  lambda g, out, x, low, high: g * (x < low) * (out == low), _pushed_down)
 
 def clip(
     x, # any shape
@@ -199,27 +227,88 @@ def clip(
     "Each element moved into [min, max]; the gradient passes where nothing was moved"
     return _clip(x, min, max)
 
-# %% ../nbs/07_ops.ipynb #82231291
-less, less_equal = primitive(np.less), primitive(np.less_equal)
-greater, greater_equal = primitive(np.greater), primitive(np.greater_equal)
-equal, not_equal = primitive(np.equal), primitive(np.not_equal)
+# %% ../nbs/07_ops.ipynb #d5fc0e04
+def _sizes(shape):
+    "A shape that was given as several numbers or as one tuple"
+    one = len(shape) == 1 and isinstance(shape[0], (tuple, list))
+    return tuple(shape[0]) if one else shape
 
-# %% ../nbs/07_ops.ipynb #ba77a70d
-def one_of(axis, dim):
+_reshape = primitive(np.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), needs=())
+
+def reshape(
+    x, # any shape
+    *shape # sizes, or one tuple; one size may be -1
+): # (*shape)
+    "The same elements in another shape; one size may be -1"
+    return _reshape(x, _sizes(shape))
+
+# %% ../nbs/07_ops.ipynb #c6589a00
+def _one_of(axis, dim):
     "`axis`, or PyTorch's word for it, `dim`"
     if dim is not None and axis is not None:
         raise TypeError(f'expected axis or dim, which mean the same, got {axis=} and {dim=}')
     axis = axis if dim is None else dim
     return tuple(axis) if isinstance(axis, list) else axis
 
-def spread(g, x, axis, keepdims):
+# %% ../nbs/07_ops.ipynb #6ff3ee0f
+expand_dims = primitive(np.expand_dims, lambda g, out, x, axis: np.reshape(g, x.shape),
+                        needs=())
+
+def unsqueeze(
+    x, # any shape
+    axis=None, # where the new axis goes
+    dim=None # the same as axis
+): # one axis more
+    "With a new axis of size 1 at `axis`"
+    return expand_dims(x, _one_of(axis, dim))
+
+def _squeeze(x, axis): return np.squeeze(x, axis)
+_squeeze = primitive(_squeeze, lambda g, out, x, axis: np.reshape(g, x.shape), needs=())
+
+def squeeze(
+    x, # any shape
+    axis=None, # which axes of size 1; by default all
+    dim=None # the same as axis
+): # without them
+    "Without the axes of size 1, or without those in `axis`"
+    return _squeeze(x, _one_of(axis, dim))
+
+# %% ../nbs/07_ops.ipynb #4e9b5be4
+def invert_permutation(
+    axes:tuple # an order of axes; may count from the end
+) -> tuple: # the order that undoes it
+    "The order of axes in which each finds its way back"
+    return tuple(int(i) for i in np.argsort([a % len(axes) for a in axes]))
+
+def _transpose_rule(g, out, x, axes):
+    return np.transpose(g, None if axes is None else invert_permutation(axes))
+
+_transpose = primitive(np.transpose, _transpose_rule, needs=())
+
+# %% ../nbs/07_ops.ipynb #ddab6bbd
+def transpose(
+    x, # any shape
+    axes=None # which axis of x comes at each place; by default reversed
+): # the sizes of x, in that order
+    "With the axes in the order `axes`, by default reversed"
+    return _transpose(x, axes if axes is None else tuple(axes))
+
+def permute(x, *axes):
+    "With the axes in the order `axes`"
+    return _transpose(x, _sizes(axes))
+
+swapaxes = primitive(np.swapaxes, lambda g, out, x, i, j: np.swapaxes(g, i, j), needs=())
+
+# %% ../nbs/07_ops.ipynb #665499ed
+def _spread(g, x, axis, keepdims):
     "The gradient of a reduction, repeated along the axes that were reduced"
     if axis is not None and not keepdims: g = np.expand_dims(g, axis)
     return np.broadcast_to(g, x.shape)
 
-_sum = primitive(np.sum, lambda g, out, x, axis, keepdims: spread(g, x, axis, keepdims),
+_sum = primitive(np.sum, lambda g, out, x, axis, keepdims: _spread(g, x, axis, keepdims),
                  needs=())
 
+# %% ../nbs/07_ops.ipynb #040e3139
 def sum(
     x, # any shape
     axis=None, # int or ints; by default all
@@ -228,100 +317,41 @@ def sum(
     keepdim:bool=False # the same as keepdims
 ): # without the axes, or with size 1 there
     "Sum over `axis`"
-    return _sum(x, axis=one_of(axis, dim), keepdims=keepdims or keepdim)
+    return _sum(x, axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
 
-# %% ../nbs/07_ops.ipynb #8ebb0398
-def mean_rule(g, out, x, axis, keepdims):
+# %% ../nbs/07_ops.ipynb #a6b6647e
+def _mean_rule(g, out, x, axis, keepdims):
     "Each element's share of the mean is one over their number"
-    return spread(g * (out.size / builtins.max(x.size, 1)), x, axis, keepdims)
+    return _spread(g * (np.size(out) / builtins.max(x.size, 1)), x, axis, keepdims)
 
-_mean = primitive(np.mean, mean_rule, needs=())
+_mean = primitive(np.mean, _mean_rule, needs=())
 
-def mean(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
+def mean(
+    x, # any shape
+    axis=None, # int or ints; by default all
+    keepdims:bool=False, # keep the reduced axes, with size 1?
+    dim=None, # the same as axis
+    keepdim:bool=False # the same as keepdims
+): # without the axes, or with size 1 there
     "Mean over `axis`, by default over all elements"
-    return _mean(x, axis=one_of(axis, dim), keepdims=keepdims or keepdim)
+    return _mean(x, axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
 
-def extreme_rule(g, out, x, axis, keepdims):
-    "The gradient goes to the elements that were chosen, in equal shares if they tie"
-    chosen = x == spread(out, x, axis, keepdims)
-    shares = np.sum(chosen, axis=axis, keepdims=True)
-    return spread(g, x, axis, keepdims) * chosen / shares.astype(x.dtype)
-
-_max = primitive(np.max, extreme_rule, needs=('out', 0), name='max')
-_min = primitive(np.min, extreme_rule, needs=('out', 0), name='min')
-
-def max(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
-    "Largest element over `axis`; elements that tie share the gradient equally"
-    return _max(x, axis=one_of(axis, dim), keepdims=keepdims or keepdim)
-
-def min(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
-    "Smallest element over `axis`; elements that tie share the gradient equally"
-    return _min(x, axis=one_of(axis, dim), keepdims=keepdims or keepdim)
-
-_argmax = primitive(np.argmax)
-
-def argmax(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
-    "Index of the largest element over `axis`; it has no gradient"
-    return _argmax(x, axis=one_of(axis, dim), keepdims=keepdims or keepdim)
-
-# %% ../nbs/07_ops.ipynb #ca8d0b58
-def sizes(shape):
-    "A shape that was given as several numbers or as one tuple"
-    one = len(shape) == 1 and isinstance(shape[0], (tuple, list))
-    return tuple(shape[0]) if one else shape
-
-_reshape = primitive(np.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), needs=())
-
-def reshape(x, *shape):
-    "The same elements in another shape; one size may be -1"
-    return _reshape(x, sizes(shape))
-
-expand_dims = primitive(np.expand_dims, lambda g, out, x, axis: np.reshape(g, x.shape),
-                        needs=())
-
-def unsqueeze(x, axis=None, dim=None):
-    "With a new axis of size 1 at `axis`"
-    return expand_dims(x, one_of(axis, dim))
-
-def _squeeze(x, axis): return np.squeeze(x, axis)
-_squeeze = primitive(_squeeze, lambda g, out, x, axis: np.reshape(g, x.shape), needs=())
-
-def squeeze(x, axis=None, dim=None):
-    "Without the axes of size 1, or without those in `axis`"
-    return _squeeze(x, one_of(axis, dim))
-
-# %% ../nbs/07_ops.ipynb #3af6658c
-def invert_permutation(
-    axes:tuple # an order of axes
-) -> tuple: # the order that undoes it
-    "The order of axes in which each finds its way back"
-    return tuple(int(i) for i in np.argsort([a % len(axes) for a in axes]))
-
-def transpose_rule(g, out, x, axes):
-    return np.transpose(g, None if axes is None else invert_permutation(axes))
-
-_transpose = primitive(np.transpose, transpose_rule, needs=())
-
-def transpose(x, axes=None):
-    "With the axes in the order `axes`, by default reversed"
-    return _transpose(x, axes if axes is None else tuple(axes))
-
-def permute(x, *axes):
-    "With the axes in the order `axes`"
-    return _transpose(x, sizes(axes))
-
-swapaxes = primitive(np.swapaxes, lambda g, out, x, i, j: np.swapaxes(g, i, j), needs=())
-
-# %% ../nbs/07_ops.ipynb #095bf3e7
+# %% ../nbs/07_ops.ipynb #d6f5da11
 _broadcast_to = primitive(np.broadcast_to, lambda g, out, x, shape: g, needs=())
 
-def broadcast_to(x, shape):
+def broadcast_to(
+    x, # any shape
+    shape # that `x` broadcasts to
+): # (*shape)
     "`x` repeated to `shape` by NumPy's broadcasting, without a copy"
     return _broadcast_to(x, tuple(shape) if np.iterable(shape) else (shape,))
 
-def expand(x, *shape):
+def expand(
+    x, # any shape
+    *shape # sizes, or one tuple; -1 keeps the size that is there
+): # (*shape)
     "`x` repeated to `shape`, new axes first; -1 keeps the size that is there"
-    shape = sizes(shape)
+    shape = _sizes(shape)
     new = len(shape) - np.ndim(x)
     if new < 0 or -1 in shape[:new]:
         raise ValueError(f'expand: expected a size for each of the {np.ndim(x)} axes, and '
@@ -329,84 +359,85 @@ def expand(x, *shape):
     old = (0,) * new + np.shape(x)
     return broadcast_to(x, [old[i] if n == -1 else n for i, n in enumerate(shape)])
 
-# %% ../nbs/07_ops.ipynb #7c4d13b6
+# %% ../nbs/07_ops.ipynb #5f529014
 def raw_index(index):
     "An index in which tensors have become arrays"
     if isinstance(index, (tuple, list)): return type(index)(map(raw_index, index))
     return index.value if isinstance(index, Node) else index
 
-def _getitem(x, index): return x[index]
-_getitem = primitive(_getitem, needs=(),
-                     *[lambda g, out, x, index: scatter_add(g, index, x.shape)])
-
-def getitem(x, index):
-    "The elements of `x` at `index`: slices, integers, arrays of integers or of booleans"
-    return _getitem(x, raw_index(index))
-
-def is_basic(index) -> bool:
+def _is_basic(index) -> bool:
     "Is `index` made of whole numbers and slices, so that no element can occur twice?"
     parts = index if isinstance(index, tuple) else (index,)
     return all(p is None or p is Ellipsis or isinstance(p, (slice, int, np.integer))
                for p in parts)
 
+def _getitem(x, index): return x[index]
+_getitem = primitive(_getitem, lambda g, out, x, index: scatter_add(g, index, x.shape),
+                     needs=())
+
+# %% ../nbs/07_ops.ipynb #d458d73d
+def getitem(
+    x, # any shape
+    index # slices, integers, arrays of integers or of booleans, or a tuple of these
+): # what `x[index]` has
+    "The elements of `x` at `index`: slices, integers, arrays of integers or of booleans"
+    return _getitem(x, raw_index(index))
+
 def _scatter_add(g, index, shape):
     out = np.zeros_like(g, shape=shape)
-    if is_basic(index): out[index] = g
+    if _is_basic(index): out[index] = g
     else: np.add.at(out, index, g)
     return out
 
 scatter_add = primitive(_scatter_add, lambda g, out, x, index, shape: getitem(g, index),
     needs=(), doc='Zeros of `shape` to which `g` is added at `index`, once per occurrence')
 
-# %% ../nbs/07_ops.ipynb #d5fc0e04
-def piece(i:int):
+# %% ../nbs/07_ops.ipynb #cd23b756
+def _piece(i:int):
     "The rule that gives argument `i` of a concatenation its piece of the gradient"
     def vjp(g, out, *xs, axis):
-        ends = np.cumsum([x.shape[axis] for x in xs])
-        start = int(ends[i]) - xs[i].shape[axis]
-        return g[(slice(None),) * (axis % g.ndim) + (slice(start, int(ends[i])),)]
+        start = builtins.sum(np.shape(x)[axis] for x in xs[:i])
+        piece = slice(start, start + np.shape(xs[i])[axis])
+        return g[(slice(None),) * (axis % g.ndim) + (piece,)]
     return vjp
 
 def _concatenate(*xs, axis): return np.concatenate(xs, axis)
-_concatenate = primitive(_concatenate, each=piece, needs=())
+_concatenate = primitive(_concatenate, each=_piece, needs=())
 
-def concatenate(tensors, axis=0, dim=None):
+def concatenate(
+    tensors, # a sequence of tensors whose shapes agree but for `axis`
+    axis=0, # None: of their elements, in one row
+    dim=None # the same as axis
+): # the sizes along `axis` add up
     "Tensors joined along an axis that they have"
+    if axis is None and dim is None: tensors, axis = [reshape(t, -1) for t in tensors], 0
     return _concatenate(*tensors, axis=axis if dim is None else dim)
 
-def layer(i:int):
+# %% ../nbs/07_ops.ipynb #5151fb76
+def _layer(i:int):
     "The rule that gives argument `i` of a stack its layer of the gradient"
     return lambda g, out, *xs, axis: g[(slice(None),) * (axis % g.ndim) + (i,)]
 
 def _stack(*xs, axis): return np.stack(xs, axis)
-_stack = primitive(_stack, each=layer, needs=())
+_stack = primitive(_stack, each=_layer, needs=())
 
-def stack(tensors, axis=0, dim=None):
+def stack(
+    tensors, # a sequence of tensors of one shape
+    axis=0, # where the new axis goes
+    dim=None # the same as axis
+): # one axis more
     "Tensors of one shape, joined along a new axis"
     return _stack(*tensors, axis=axis if dim is None else dim)
 
-# %% ../nbs/07_ops.ipynb #3ba4521b
-def matmul_left(g, out, x, y):
-    "The rule for x in x @ y"
-    if y.ndim == 1: return np.expand_dims(g, -1) * y
-    if x.ndim == 1: return np.squeeze(y @ np.expand_dims(g, -1), -1)
-    return g @ np.swapaxes(y, -1, -2)
-
-def matmul_right(g, out, x, y):
-    "The rule for y in x @ y"
-    if x.ndim == 1 == y.ndim: return g * x
-    if x.ndim == 1: return np.expand_dims(x, -1) * np.expand_dims(g, -2)
-    if y.ndim == 1: return np.squeeze(np.swapaxes(x, -1, -2) @ np.expand_dims(g, -1), -1)
-    return np.swapaxes(x, -1, -2) @ g
-
-matmul = primitive(np.matmul, matmul_left, matmul_right, needs=(0, 1))
-
-# %% ../nbs/07_ops.ipynb #6ff3ee0f
+# %% ../nbs/07_ops.ipynb #c8c066fe
 def _astype(x, dtype): return x.astype(dtype)
 _whole = primitive(_astype)         # what is not a float has no gradient
 _astype = primitive(_astype, lambda g, out, x, dtype: g, needs=())
 
-def astype(x, dtype):
+def astype(
+    x, # any shape
+    dtype # a type of numbers, as NumPy names it
+): # the shape of x
     "The same numbers as another type; only floats keep their gradient"
     return (_astype if np.dtype(dtype).kind == 'f' else _whole)(x, dtype)
 
@@ -414,23 +445,63 @@ def _clone(x): return x.copy()
 clone = primitive(_clone, lambda g, out, x: g, needs=(),
                   doc='The same numbers in memory of their own')
 
-# %% ../nbs/07_ops.ipynb #1fa2be0e
+# %% ../nbs/07_ops.ipynb #fca038f2
 def _set_at(x, index, v):
     x = x.copy()
     x[index] = v
     return x
 
-def set_at_rule(g, out, x, index, v):
+def _written(g, out, x, index, v):
     "The gradient for what was written: none for what was written over again"
-    if is_basic(index): return getitem(g, index)
+    if _is_basic(index): return getitem(g, index)
     place = np.arange(x.size).reshape(x.shape)[index]
     turn = np.arange(place.size).reshape(place.shape)
     last = np.full(x.size, -1)
     last[place] = turn
     return getitem(g, index) * (last[place] == turn)
 
-set_at = primitive(_set_at, lambda g, out, x, index, v: set_at(g, index, 0), None,
-    set_at_rule, needs=(), name='set_at', doc='A copy of `x` with `v` written at `index`')
+set_at = primitive(_set_at, lambda g, out, x, index, v: set_at(g, index, 0), None, _written,
+    needs=(), name='set_at', doc='A copy of `x` with `v` written at `index`')
+
+# %% ../nbs/07_ops.ipynb #6c592bd6
+def _extreme_rule(g, out, x, axis, keepdims):
+    "The gradient goes to the elements that were chosen, in equal shares if they tie"
+    chosen = x == _spread(out, x, axis, keepdims)
+    shares = np.sum(chosen, axis=axis, keepdims=True)
+    return _spread(g, x, axis, keepdims) * chosen / shares.astype(x.dtype)
+
+_max = primitive(np.max, _extreme_rule, needs=('out', 0), name='max')
+_min = primitive(np.min, _extreme_rule, needs=('out', 0), name='min')
+_argmax = primitive(np.argmax)
+
+# %% ../nbs/07_ops.ipynb #026411e6
+def max(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
+    "Largest element over `axis`; elements that tie share the gradient equally"
+    return _max(x, axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
+
+def min(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
+    "Smallest element over `axis`; elements that tie share the gradient equally"
+    return _min(x, axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
+
+def argmax(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
+    "Index of the largest element over `axis`; it has no gradient"
+    return _argmax(x, axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
+
+# %% ../nbs/07_ops.ipynb #3cb6abf8
+def _matmul_left(g, out, x, y):
+    "The rule for x in x @ y"
+    if y.ndim == 1: return np.expand_dims(g, -1) * y
+    if x.ndim == 1: return np.squeeze(y @ np.expand_dims(g, -1), -1)
+    return g @ np.swapaxes(y, -1, -2)
+
+def _matmul_right(g, out, x, y):
+    "The rule for y in x @ y"
+    if x.ndim == 1 == y.ndim: return g * x
+    if x.ndim == 1: return np.expand_dims(x, -1) * np.expand_dims(g, -2)
+    if y.ndim == 1: return np.squeeze(np.swapaxes(x, -1, -2) @ np.expand_dims(g, -1), -1)
+    return np.swapaxes(x, -1, -2) @ g
+
+matmul = primitive(np.matmul, _matmul_left, _matmul_right, needs=(0, 1))
 
 # %% ../nbs/07_ops.ipynb #cc0f4563
 NUMPY.update({
