@@ -10,20 +10,22 @@ from .graph import Node, changed, label
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['Optimizer', 'SGD']
+__all__ = ['Optimizer', 'SGD', 'Adam', 'AdamW', 'LRScheduler', 'LambdaLR', 'StepLR', 'LinearLR', 'CosineAnnealingLR',
+           'OneCycleLR']
 
 # %% ../nbs/11_optim.ipynb #bbedb5c0
 _RANGES = { # setting: lowest, is the lowest allowed?, bound above, usual
     'lr': (0, False, math.inf, '0.1 for SGD, 0.001 for Adam'),
     'momentum': (0, True, 1, '0.9'), 'dampening': (0, True, 1, '0'),
-    'betas': (0, True, 1, '(0.9, 0.999)'), 'eps': (0, True, math.inf, '1e-8'),
+    'beta': (0, True, 1, '0.9 and 0.999'), 'eps': (0, True, math.inf, '1e-8'),
     'weight_decay': (0, True, math.inf, '0 to 0.1')}
 
 def _setting(name, value):
     "`value` as a Python number, or a pair of them. ValueError if it is out of range."
-    if name not in _RANGES: return value
     if name == 'betas' and np.shape(value) == (2,):
-        return tuple(_setting('betas', beta) for beta in value)
+        return tuple(_setting('beta', beta) for beta in value)
+    if name == 'betas': raise TypeError(f'betas: expected a pair of numbers, got {value!r}')
+    if name not in _RANGES: return value
     low, closed, high, usual = _RANGES[name]
     wanted = f'a number {"≥" if closed else ">"} {low}' + f' and < {high}'*(high < math.inf)
     if np.ndim(value) or not hasattr(value, '__float__'):
@@ -63,7 +65,7 @@ def _group(group, defaults, others) -> dict:
     return {name: _setting(name, value) for name, value in every.items()}
 
 # %% ../nbs/11_optim.ipynb #9007cfbc
-def _copied(state): return {k: np.array(v) if np.ndim(v) else v for k, v in state.items()}
+def _copied(state): return {k: v.copy() if hasattr(v, 'copy') else v for k, v in state.items()}
 
 def _pack(groups, state) -> dict:
     "Groups and state with a number in place of each tensor"
@@ -76,7 +78,7 @@ def _unpack(saved, groups) -> tuple: # (groups, state)
     params = [p for g in groups for p in g['params']]
     came, here = ([len(g['params']) for g in gs] for gs in (saved['param_groups'], groups))
     wrong = [i for i, s in saved['state'].items() if not 0 <= i < len(params) or any(
-             np.ndim(a) and np.shape(a) != params[i].shape for a in s.values())]
+             getattr(a, 'shape', params[i].shape) != params[i].shape for a in s.values())]
     if came != here or wrong:
         raise ValueError(f'load_state_dict: expected groups of {here} tensors, got {came}; '
                          f'other shapes at {wrong}. Build the model that was saved')
@@ -144,7 +146,7 @@ class Optimizer:
         self.param_groups, self.state = _unpack(saved, self.param_groups)
 
     def __repr__(self):
-        said = ['%d tensors' % len(g['params']) + ''.join(
+        said = [f'{len(g["params"])} tensor' + 's'*(len(g['params']) > 1) + ''.join(
                 f', {k}={v!r}' for k, v in g.items() if k != 'params')
                 for g in self.param_groups]
         return f'{type(self).__name__}({"; ".join(said)})'
@@ -181,3 +183,169 @@ class SGD(Optimizer):
             lr, g = lr * mu, v
         elif mu: g = v
         w -= np.multiply(g, lr, out=room)
+
+# %% ../nbs/11_optim.ipynb #9c5d00a7
+class Adam(Optimizer):
+    "Steps scaled weight by weight (Kingma and Ba 2014, algorithm 1)"
+    def __init__(self,
+        params, # tensors, or groups
+        lr:float=1e-3, # length of a step on which the gradients agree, > 0
+        betas:tuple=(0.9, 0.999), # how much each average keeps in a step, in [0, 1)
+        eps:float=1e-8, # added below the fraction, ≥ 0
+        weight_decay:float=0 # added to the gradient as in SGD, ≥ 0
+    ):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    def update(self, w, g, state, group):
+        "One step of the array `w` against `g`"
+        (beta1, beta2), room = group['betas'], self.room(w)
+        if group['weight_decay']:
+            decay = np.multiply(w, group['weight_decay'], out=self.room(w, 1))
+            g = np.add(g, decay, out=decay)
+        if not state: state |= dict(step=0, exp_avg=np.zeros_like(w), exp_avg_sq=np.zeros_like(w))
+        state['step'] = t = state['step'] + 1
+        m, v, whole = state['exp_avg'], state['exp_avg_sq'], math.sqrt(1 - beta2 ** t)
+        m += np.multiply(np.subtract(g, m, out=room), 1 - beta1, out=room)
+        v *= beta2
+        v += np.multiply(np.multiply(g, g, out=room), 1 - beta2, out=room)
+        root = np.add(np.sqrt(v, out=room), group['eps'] * whole, out=room)
+        w -= np.multiply(np.divide(m, root, out=room),
+                         group['lr'] * whole / (1 - beta1 ** t), out=room)
+
+# %% ../nbs/11_optim.ipynb #d9efb525
+class AdamW(Adam):
+    "Adam, with weight decay apart from the gradient (Loshchilov and Hutter 2017)"
+    def __init__(self, params, lr:float=1e-3, betas:tuple=(0.9, 0.999), eps:float=1e-8,
+                 weight_decay:float=0.01): # share of each weight, per step and unit of lr
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def update(self, w, g, state, group):
+        "One step of the array `w` against `g`, after shrinking it"
+        w *= 1 - group['lr'] * group['weight_decay']
+        super().update(w, g, state, {**group, 'weight_decay': 0})
+
+# %% ../nbs/11_optim.ipynb #6d4290e1
+class LRScheduler:
+    "Sets the step size of every group by `rate`, which a subclass writes"
+    def __init__(self, optimizer:Optimizer):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f'expected an optimiser, got {optimizer!r:.60}. Pass SGD(...)')
+        self.optimizer, self.last_epoch = optimizer, 0
+        for group in optimizer.param_groups: group.setdefault('initial_lr', group['lr'])
+        self.apply()
+
+    def rate(self, t:int, base:float) -> float:
+        "The step size at step `t` of a group that began with `base`"
+        return base
+
+    def apply(self):
+        "Write the rates of the present step into the optimiser"
+        for group in self.optimizer.param_groups:
+            group['lr'] = float(self.rate(self.last_epoch, group['initial_lr']))
+
+    def step(self):
+        "Go on to the next step"
+        self.last_epoch += 1
+        self.apply()
+
+    def get_last_lr(self) -> list:
+        "The step size of every group"
+        return [group['lr'] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict:
+        "The number of the present step"
+        return {'last_epoch': self.last_epoch}
+
+    def load_state_dict(self, saved:dict):
+        "Go on from a `state_dict`"
+        self.last_epoch = saved['last_epoch']
+        self.apply()
+
+# %% ../nbs/11_optim.ipynb #4dcff270
+class LambdaLR(LRScheduler):
+    "The first step size times a function of the step number"
+    def __init__(self, optimizer:Optimizer, lr_lambda): # step number -> factor
+        self.lr_lambda = lr_lambda
+        super().__init__(optimizer)
+    def rate(self, t, base):
+        "The step size at step `t`"
+        return base * self.lr_lambda(t)
+
+class StepLR(LRScheduler):
+    "The first step size times `gamma`, once more after every `step_size` steps"
+    def __init__(self, optimizer:Optimizer, step_size:int, gamma:float=0.1):
+        self.step_size, self.gamma = _steps('step_size', step_size), gamma
+        super().__init__(optimizer)
+    def rate(self, t, base):
+        "The step size at step `t`"
+        return base * self.gamma ** (t // self.step_size)
+
+def _steps(name, number):
+    "`number`, if it can count steps. ValueError otherwise."
+    if number >= 1 and number == int(number): return int(number)
+    raise ValueError(f'{name}: expected a whole number ≥ 1, got {number!r}. Count the '
+                     'steps, epochs * len(loader), or the epochs')
+
+# %% ../nbs/11_optim.ipynb #9a261686
+class LinearLR(LRScheduler):
+    "A straight line from `start_factor` to `end_factor` times the first step size"
+    def __init__(self, optimizer:Optimizer, start_factor:float=1/3, end_factor:float=1.0,
+                 total_iters:int=5): # steps from start to end
+        self.start, self.end = start_factor, end_factor
+        self.total = _steps('total_iters', total_iters)
+        super().__init__(optimizer)
+    def rate(self, t, base):
+        "The step size at step `t`"
+        return base * (self.start + (self.end - self.start) * min(t / self.total, 1))
+
+class CosineAnnealingLR(LRScheduler):
+    "Half a cosine, from the first step size to `eta_min` in `T_max` steps"
+    def __init__(self, optimizer:Optimizer, T_max:int, eta_min:float=0.0):
+        self.T_max, self.eta_min = _steps('T_max', T_max), eta_min
+        super().__init__(optimizer)
+    def rate(self, t, base):
+        "The step size at step `t`"
+        return _cosine(base, self.eta_min, t / self.T_max)
+
+def _cosine(start, end, share):
+    "Between `start` and `end`, along half a cosine"
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+# %% ../nbs/11_optim.ipynb #885c6f21
+class OneCycleLR(LRScheduler):
+    "Up to `max_lr` and far down, once in a training (Smith and Topin 2017)"
+    def __init__(self,
+        optimizer:Optimizer,
+        max_lr:float, # the longest step, > 0
+        total_steps:int, # of the training: epochs * len(loader)
+        pct_start:float=0.3, # share of the steps that goes up, between 0 and 1
+        cycle_momentum:bool=True, # move the momentum against the step size?
+        base_momentum:float=0.85, # momentum at the top
+        max_momentum:float=0.95, # momentum at both ends
+        div_factor:float=25.0, # max_lr / first step size
+        final_div_factor:float=1e4 # first step size / last step size
+    ):
+        self.total, self.top = _steps('total_steps', total_steps), _setting('lr', max_lr)
+        self.last, self.peak = self.top / div_factor / final_div_factor, pct_start * self.total - 1
+        self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
+        for group in optimizer.param_groups: group['initial_lr'] = self.top / div_factor
+        super().__init__(optimizer)
+
+    def between(self, t, first, top, last):
+        "From `first` at step 0 to `top` and on to `last` at the final step"
+        if t <= self.peak: return _cosine(first, top, t / max(self.peak, 1e-9))
+        return _cosine(top, last, min((t - self.peak) / (self.total - 1 - self.peak), 1))
+
+    def rate(self, t, base):
+        "The step size at step `t`"
+        return self.between(t, base, self.top, self.last)
+
+    def apply(self):
+        "Write step sizes and momenta of the present step into the optimiser"
+        super().apply()
+        if not self.momenta: return
+        high, low = self.momenta
+        momentum = self.between(self.last_epoch, high, low, high)
+        for group in self.optimizer.param_groups:
+            if 'betas' in group: group['betas'] = (momentum, group['betas'][1])
+            else: group['momentum'] = momentum
