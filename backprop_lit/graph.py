@@ -157,7 +157,8 @@ def _walk(roots):
             seen[key] = at = len(items)
             items.append(item)
             if _is_node(item):
-                stack += [(a, at, j) for j, a in enumerate(_inputs(item))][::-1]
+                given = [(a, at, j) for j, a in enumerate(_inputs(item)) if a is not None]
+                stack += given[::-1]
         if user is not None: edges.append((seen[key], user, i))
     return items, edges
 
@@ -490,9 +491,12 @@ def _edges_svg(sheet, arrows, chains):
 # %% ../nbs/04_graph.ipynb #0d1d3655
 class Picture:
     "A drawing that shows itself in a notebook and can be saved as an SVG file."
-    def __init__(self, svg:str): self.svg = svg # the text of the whole file
+    def __init__(self,
+        svg:str, # the text of the whole file
+        title:str='' # what it shows, in words
+    ): self.svg, self.title = svg, title
     def _repr_svg_(self): return self.svg
-    def __repr__(self): return f'Picture({len(self.svg):,} characters of SVG)'
+    def __repr__(self): return f'Picture({self.title!r})'
 
     def save(self,
         path # where to write it, such as 'graph.svg'
@@ -587,4 +591,5 @@ def draw(
              _box(m[0], level[g], id(m[0]) in bold) for g, m in members.items()}
     arrows = _arrows(items, edges, group, boxes, bold, _labeller(edge_labels))
     title = title or _title(roots, items)
-    return Picture(_layout(list(boxes.values()), arrows, direction == 'right', title))
+    svg = _layout(list(boxes.values()), arrows, direction == 'right', title)
+    return Picture(svg, title)
