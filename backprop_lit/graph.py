@@ -157,8 +157,8 @@ def _walk(roots):
             seen[key] = at = len(items)
             items.append(item)
             if _is_node(item):
-                given = [(a, at, j) for j, a in enumerate(_inputs(item)) if a is not None]
-                stack += given[::-1]
+                given = [(a, at, j) for j, a in enumerate(_inputs(item))]
+                stack += [g for g in given[::-1] if g[0] is not None]
         if user is not None: edges.append((seen[key], user, i))
     return items, edges
 
