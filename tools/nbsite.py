@@ -165,7 +165,8 @@ class Site:
                 if (a or b) in self.library.names.get(chapter.module, [])]
 
     def label(self, module, name):
-        mark = '-'.join(['def', module, re.sub('([A-Z])', r'-\1', name).strip('-')]).lower()
+        kind = 'def' if name.islower() else 'constant' if name.isupper() else 'class'
+        mark = f'{kind}-{module}-{name}'.lower()             # labels do not tell cases apart
         if (module, name) in self.taught: return ''
         self.taught[module, name] = mark
         return f'({mark})='

@@ -24,8 +24,9 @@ def snapshot():
 def main():
     before = snapshot()
     sys.stdout.flush()
-    subprocess.run([os.environ.get('MAKE', 'make'), 'docs'], cwd=ROOT, check=True)
-    subprocess.run([Path(sys.executable).with_name('nbdev_clean')], cwd=ROOT, check=True)
+    make, clean = os.environ.get('MAKE', 'make'), Path(sys.executable).with_name('nbdev_clean')
+    for command in ([make, 'docs'], [clean]):
+        if subprocess.run(command, cwd=ROOT).returncode: sys.exit('Not rebuilt: see above.')
     after = snapshot()
     stale = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
     status = run('git', 'status', '--porcelain', '--', *PATHS).rstrip()
