@@ -44,8 +44,9 @@ def _must_run_at_once(function):
     "Raise `TypeError` for a function whose body runs after the call"
     flags = getattr(getattr(function, '__code__', None), 'co_flags', 0)
     if flags & 0x2a0:        # generator, coroutine, asynchronous generator
-        raise TypeError(f'expected a plain function, got {function.__qualname__}, whose body '
-                        'runs later. Write the with block inside it')
+        name = function.__qualname__
+        raise TypeError(f'expected a plain function, got {name}, whose '
+                        'body runs later. Write the with block inside it')
 
 class no_grad(set_grad_enabled):
     "Record nothing inside `with no_grad():`, or in a function decorated with it"
@@ -59,6 +60,7 @@ class enable_grad(set_grad_enabled):
 
 # %% ../nbs/07_ops.ipynb #804a7ae9
 _MISTAKES, _ARRAY, _NO_KEYWORDS = (ValueError, TypeError, IndexError), np.ndarray, {}
+_UNRECORDED = False, None, (), (), ()        # tracked, op, args, parents, vjps
 
 def _link(op, node, args, mask):
     "Make `node` remember its arguments, unless no rule leads to those in `mask`"
@@ -78,7 +80,7 @@ def _plan(op, mask:int) -> tuple:
 
 # %% ../nbs/07_ops.ipynb #b58be03f
 def _apply(op, *args, **kwargs):
-    "The result of `op`: of the class of its arguments, and linked to them if it should be"
+    "The result of `op`: of its arguments' class, and linked to them if it should be"
     raw, mask, bit, kind = [], 0, 1, None
     for a in args:
         if isinstance(a, Node):
@@ -96,7 +98,7 @@ def _apply(op, *args, **kwargs):
     node.grad = node.name = node.hooks = None
     node.born, node.kwargs = clock[0], kwargs or _NO_KEYWORDS
     if not (mask and _tracking.get() and _link(op, node, args, mask)):
-        node.tracked, node.op, node.args, node.parents, node.vjps = False, None, (), (), ()
+        node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
     return node
 
 # %% ../nbs/07_ops.ipynb #dcb54071
@@ -104,12 +106,13 @@ def _check_keywords(op, kwargs):
     "Raise `TypeError` for a tensor passed by keyword, whose gradient would be lost"
     for key, value in kwargs.items():
         if isinstance(value, Node):
+            shape = np.shape(value.value)
             raise TypeError(f'{op.name}: expected tensors as positional arguments, got '
-                            f'{key}={value!r}. Pass it by position')
+                            f'{key} of shape {shape}. Pass it by position')
 
 def _complaint(op, raw, kwargs, error):
     "NumPy's error, said in terms of the operation and what it was given"
-    shown = [f'shape {np.shape(a)}' if isinstance(a, _ARRAY) else f'{a!r:.60}' for a in raw]
+    shown = [f'shape {a.shape}' if isinstance(a, _ARRAY) else f'{a!r:.60}' for a in raw]
     what = str(error)
     if 'broadcast' in what: what = 'expected shapes that broadcast (equal sizes, or 1)'
     if 'core dimension' in what:
@@ -124,9 +127,9 @@ class primitive:
     "An operation with its derivative: NumPy code, and one rule for each argument"
     def __init__(self,
         f, # computes the result from arrays
-        *vjps, # `vjp(g, out, *args, **kwargs)` for each argument, in NumPy's words, or `None`
+        *vjps, # for each argument `vjp(g, out, *args, **kwargs)`, or `None`
         each=None, # instead, for any number of arguments: argument number -> rule
-        needs=None, # whose values the rules read: argument numbers and 'out'; all by default
+        needs=None, # argument numbers and 'out': whose values are read; default all
         name:str=None, # for pictures and messages
         doc:str=None # one line: what it returns
     ):
@@ -158,6 +161,7 @@ def _pow_base(g, out, x, y):
 
 def _pow_exponent(g, out, x, y):
     "The rule for the exponent: the result times log x, and 0 where x is not positive"
+    if isinstance(x, (int, float)): return g * out * (float(np.log(x)) if x > 0 else 0)
     return g * out * np.log(np.where(x > 0, x, 1))
 
 pow = primitive(np.power, _pow_base, _pow_exponent, name='pow')
@@ -217,7 +221,8 @@ def _pushed_down(g, out, x, low, high):
 
 def _clip(x, low, high): return np.clip(x, low, high)
 _clip = primitive(_clip, lambda g, out, x, low, high: g * (out == x),
-                  lambda g, out, x, low, high: g * (x < low) * (out == low), _pushed_down)
+                  lambda g, out, x, low, high: g * (x < low) * (out == low),
+                  _pushed_down)
 
 def clip(
     x, # any shape
@@ -233,7 +238,8 @@ def _sizes(shape):
     one = len(shape) == 1 and isinstance(shape[0], (tuple, list))
     return tuple(shape[0]) if one else shape
 
-_reshape = primitive(np.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), needs=())
+_reshape = primitive(np.reshape, lambda g, out, x, shape: np.reshape(g, x.shape),
+                     needs=())
 
 def reshape(
     x, # any shape
@@ -246,7 +252,8 @@ def reshape(
 def _one_of(axis, dim):
     "`axis`, or PyTorch's word for it, `dim`"
     if dim is not None and axis is not None:
-        raise TypeError(f'expected axis or dim, which mean the same, got {axis=} and {dim=}')
+        raise TypeError('expected axis or dim, which mean the same, got both: '
+                        f'{axis=} and {dim=}. Drop one')
     axis = axis if dim is None else dim
     return tuple(axis) if isinstance(axis, list) else axis
 
@@ -297,7 +304,8 @@ def permute(x, *axes):
     "With the axes in the order `axes`"
     return _transpose(x, _sizes(axes))
 
-swapaxes = primitive(np.swapaxes, lambda g, out, x, i, j: np.swapaxes(g, i, j), needs=())
+swapaxes = primitive(np.swapaxes, lambda g, out, x, i, j: np.swapaxes(g, i, j),
+                     needs=())
 
 # %% ../nbs/07_ops.ipynb #665499ed
 def _spread(g, x, axis, keepdims):
@@ -305,8 +313,8 @@ def _spread(g, x, axis, keepdims):
     if axis is not None and not keepdims: g = np.expand_dims(g, axis)
     return np.broadcast_to(g, x.shape)
 
-_sum = primitive(np.sum, lambda g, out, x, axis, keepdims: _spread(g, x, axis, keepdims),
-                 needs=())
+def _sum_rule(g, out, x, axis, keepdims): return _spread(g, x, axis, keepdims)
+_sum = primitive(np.sum, _sum_rule, needs=())
 
 # %% ../nbs/07_ops.ipynb #040e3139
 def sum(
@@ -354,8 +362,8 @@ def expand(
     shape = _sizes(shape)
     new = len(shape) - np.ndim(x)
     if new < 0 or -1 in shape[:new]:
-        raise ValueError(f'expand: expected a size for each of the {np.ndim(x)} axes, and '
-                         f'real sizes for new ones in front of them, got {shape}')
+        raise ValueError(f'expand: expected a size for each of the {np.ndim(x)} axes, '
+                         f'and real sizes for new ones in front of them, got {shape}')
     old = (0,) * new + np.shape(x)
     return broadcast_to(x, [old[i] if n == -1 else n for i, n in enumerate(shape)])
 
@@ -380,7 +388,7 @@ def getitem(
     x, # any shape
     index # slices, integers, arrays of integers or of booleans, or a tuple of these
 ): # what `x[index]` has
-    "The elements of `x` at `index`: slices, integers, arrays of integers or of booleans"
+    "The elements of `x` at `index`"
     return _getitem(x, raw_index(index))
 
 def _scatter_add(g, index, shape):
@@ -390,7 +398,7 @@ def _scatter_add(g, index, shape):
     return out
 
 scatter_add = primitive(_scatter_add, lambda g, out, x, index, shape: getitem(g, index),
-    needs=(), doc='Zeros of `shape` to which `g` is added at `index`, once per occurrence')
+    needs=(), doc='Zeros of `shape`, with `g` added at `index` once per occurrence')
 
 # %% ../nbs/07_ops.ipynb #cd23b756
 def _piece(i:int):
@@ -410,7 +418,7 @@ def concatenate(
     dim=None # the same as axis
 ): # the sizes along `axis` add up
     "Tensors joined along an axis that they have"
-    if axis is None and dim is None: tensors, axis = [reshape(t, -1) for t in tensors], 0
+    if axis is dim is None: tensors, axis = [reshape(t, -1) for t in tensors], 0
     return _concatenate(*tensors, axis=axis if dim is None else dim)
 
 # %% ../nbs/07_ops.ipynb #5151fb76
@@ -460,8 +468,8 @@ def _written(g, out, x, index, v):
     last[place] = turn
     return getitem(g, index) * (last[place] == turn)
 
-set_at = primitive(_set_at, lambda g, out, x, index, v: set_at(g, index, 0), None, _written,
-    needs=(), name='set_at', doc='A copy of `x` with `v` written at `index`')
+set_at = primitive(_set_at, lambda g, out, x, index, v: set_at(g, index, 0), None,
+    _written, needs=(), doc='A copy of `x` with `v` written at `index`')
 
 # %% ../nbs/07_ops.ipynb #6c592bd6
 def _extreme_rule(g, out, x, axis, keepdims):
@@ -498,8 +506,8 @@ def _matmul_right(g, out, x, y):
     "The rule for y in x @ y"
     if x.ndim == 1 == y.ndim: return g * x
     if x.ndim == 1: return np.expand_dims(x, -1) * np.expand_dims(g, -2)
-    if y.ndim == 1: return np.squeeze(np.swapaxes(x, -1, -2) @ np.expand_dims(g, -1), -1)
-    return np.swapaxes(x, -1, -2) @ g
+    xt = np.swapaxes(x, -1, -2)
+    return np.squeeze(xt @ np.expand_dims(g, -1), -1) if y.ndim == 1 else xt @ g
 
 matmul = primitive(np.matmul, _matmul_left, _matmul_right, needs=(0, 1))
 
@@ -508,6 +516,7 @@ NUMPY.update({
     np.sum: sum, np.mean: mean, np.max: max, np.min: min, np.argmax: argmax,
     np.transpose: transpose, np.swapaxes: swapaxes, np.expand_dims: expand_dims,
     np.squeeze: squeeze, np.broadcast_to: broadcast_to, np.concatenate: concatenate,
-    np.stack: stack, np.clip: lambda a, a_min=None, a_max=None, **k: clip(a, a_min, a_max, **k),
-    np.where: where, np.reshape: lambda a, shape: reshape(a, shape), np.copy: clone,
+    np.clip: lambda a, a_min=None, a_max=None, **k: clip(a, a_min, a_max, **k),
+    np.stack: stack, np.where: where, np.copy: clone,
+    np.reshape: lambda a, shape: reshape(a, shape),
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim, np.size: lambda a: a.size})
