@@ -22,7 +22,8 @@ def docs():
 def browser():
     "Chromium, driven by Playwright"
     sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is missing')
-    path = os.environ.get('CHROMIUM') or shutil.which('chromium')
+    names = ('chromium', 'chromium-browser', 'google-chrome')
+    path = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, names)), None)
     if not path: pytest.skip('no Chromium: install it, or name it in CHROMIUM')
     with sync_api.sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=path, args=ARGS)

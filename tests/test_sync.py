@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = 'backprop_lit'
 NOTEBOOKS = sorted((ROOT/'nbs').glob('[!_.]*.ipynb'))
-FORBIDDEN = re.compile(r'\bTODO\b|\bFIXME\b|\bXXX\b|\bsimply\b|\bobviously\b', re.I)
+FORBIDDEN = re.compile(r'\b(?:TODO|FIXME|XXX|(?i:simply|obviously))\b')
 
 def source(cell): return ''.join(cell['source'])
 
