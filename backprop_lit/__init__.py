@@ -14,7 +14,7 @@ def __getattr__(name):
     for module in MODULES:
         if find_spec(f'{__name__}.{module}') is None: continue
         module = import_module(f'{__name__}.{module}')
-        if name in module.__all__:
+        if name in getattr(module, '__all__', ()):
             globals()[name] = getattr(module, name)
             return globals()[name]
     raise AttributeError(f'{__name__} has no {name!r}; dir({__name__}) lists what it has')
@@ -23,4 +23,4 @@ def __dir__():
     from importlib import import_module
     from importlib.util import find_spec
     found = [import_module(f'{__name__}.{m}') for m in MODULES if find_spec(f'{__name__}.{m}')]
-    return sorted({*globals(), *MODULES, *(n for m in found for n in m.__all__)})
+    return sorted({*globals(), *MODULES, *(n for m in found for n in getattr(m, '__all__', ()))})
