@@ -9,148 +9,170 @@ from .graph import Node
 from .ops import primitive
 
 # %% auto #0
-__all__ = ['logsumexp_rule', 'logsumexp', 'softmax', 'log_softmax', 'check_labels', 'reduce', 'one_hot', 'cross_entropy_rule',
-           'cross_entropy', 'nll_rule', 'nll_loss', 'mse_rule', 'mse_loss']
+__all__ = ['softmax', 'logsumexp', 'log_softmax', 'shape_of', 'complain', 'check_labels', 'reduced', 'each', 'one_hot',
+           'cross_entropy', 'nll_loss', 'mse_loss']
 
-# %% ../nbs/10_loss.ipynb #6e5deca7
-def _logsumexp(x, axis, keepdims):
-    top = np.max(x, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)        # -inf - -inf would be nan
-    with np.errstate(divide='ignore'):              # log 0 = -inf is the right answer
-        out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
-    return out if keepdims else np.squeeze(out, axis)
-
-def logsumexp_rule(g, out, x, axis, keepdims):
-    "Each element's share of the sum: the softmax"
-    if not keepdims: g, out = np.expand_dims(g, axis), np.expand_dims(out, axis)
-    return g * np.exp(x - np.where(out == -np.inf, 0, out))
-
-_logsumexp = primitive(_logsumexp, logsumexp_rule, needs=('out', 0))
-
-def logsumexp(
-    x, # any shape
-    axis=-1, # over which to sum, int or ints
-    keepdims:bool=False, # keep that axis, with size 1?
-    dim=None, # the same as axis
-    keepdim:bool=False # the same as keepdims
-): # without the axis, or with size 1 there
-    "Logarithm of the sum of exp(x) over `axis`, for `x` of any size"
-    axis = axis if dim is None else dim
-    return _logsumexp(x, axis=axis, keepdims=keepdims or keepdim)
-
-# %% ../nbs/10_loss.ipynb #2226e9ba
+# %% ../nbs/10_loss.ipynb #e6099a88
 def _softmax(x, axis):
-    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    e = np.exp(x - np.maximum.reduce(x, axis=axis, keepdims=True))
+    return e / np.add.reduce(e, axis=axis, keepdims=True)
 
 _softmax = primitive(_softmax, lambda g, out, x, axis:
-    out * (g - np.sum(g * out, axis=axis, keepdims=True)), needs=('out',))
+    out * (g - np.add.reduce(g * out, axis=axis, keepdims=True)), needs=('out',))
 
 def softmax(
     x, # (…, C) logits
     axis:int=-1, # along which the shares add up to 1
     dim:int=None # the same as axis
 ): # (…, C) shares between 0 and 1
-    "exp(x), divided by its sum over `axis`"
+    "exp(x) divided by its sum over `axis`, for logits of any size"
     return _softmax(x, axis=axis if dim is None else dim)
 
-# %% ../nbs/10_loss.ipynb #d6eb4b37
+# %% ../nbs/10_loss.ipynb #8ae8295b
+def _logsumexp(x, axis, keepdims):
+    top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)        # -inf - -inf would be nan
+    with np.errstate(divide='ignore'):              # log 0 = -inf is right here
+        out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
+    return out if keepdims else np.squeeze(out, axis)
+
+def _logsumexp_rule(g, out, x, axis, keepdims):
+    "Each logit's share of the sum: the softmax"
+    if not keepdims: g, out = np.expand_dims(g, axis), np.expand_dims(out, axis)
+    return g * np.exp(x - np.where(out == -np.inf, 0, out))
+
+_logsumexp = primitive(_logsumexp, _logsumexp_rule, needs=('out', 0))
+
+def logsumexp(x, axis=-1, keepdims:bool=False, dim=None, keepdim:bool=False):
+    "log of the sum of exp(x) over `axis` (or `dim`), for `x` of any size"
+    return _logsumexp(x, axis=axis if dim is None else dim, keepdims=keepdims or keepdim)
+
+# %% ../nbs/10_loss.ipynb #03f70985
 def _log_softmax(x, axis):
-    x = x - np.max(x, axis=axis, keepdims=True)
-    return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
+    x = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+    return x - np.log(np.add.reduce(np.exp(x), axis=axis, keepdims=True))
 
 _log_softmax = primitive(_log_softmax, lambda g, out, x, axis:
-    g - np.exp(out) * np.sum(g, axis=axis, keepdims=True), needs=('out',))
+    g - np.exp(out) * np.add.reduce(g, axis=axis, keepdims=True), needs=('out',))
 
 def log_softmax(
     x, # (…, C) logits
     axis:int=-1, # along which the shares add up to 1
     dim:int=None # the same as axis
 ): # (…, C) logarithms of the shares, at most 0
-    "Logarithm of the softmax, without the detour over shares that round to 0"
+    "Logarithm of the softmax, without the way over shares that round to 0"
     return _log_softmax(x, axis=axis if dim is None else dim)
 
-# %% ../nbs/10_loss.ipynb #c428fc20
-def check_labels(logits, labels):
+# %% ../nbs/10_loss.ipynb #91ed4354
+def shape_of(a) -> tuple:
+    "The shape of an array, a tensor, a number or nested lists"
+    return a.shape if hasattr(a, 'shape') else np.shape(a)
+
+def complain(
+    shape:tuple, # of the logits
+    labels:np.ndarray # that do not fit
+):
+    "Say what logits and labels should look like"
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f'logits: expected shape (N, C), a row for each example, got {shape}. '
+                         'Give a single example a batch axis with x[None]')
+    if labels.shape != shape[:1]:
+        raise ValueError(f'labels: expected shape ({shape[0]},), one for each row of the logits, '
+                         f'got {labels.shape}. One-hot rows become labels with argmax(-1)')
+    raise TypeError(f'labels: expected whole numbers, got {labels.dtype}. Use .astype(int)')
+
+# %% ../nbs/10_loss.ipynb #8c2bae53
+def check_labels(
+    logits, # (N, C)
+    labels # (N,) whole numbers from 0 to C - 1: array, tensor or list
+): # (N,) array
     "Labels as an array. Raises `ValueError`, `TypeError` or `IndexError` if they do not fit."
-    labels = labels.value if isinstance(labels, Node) else labels
+    labels, shape = labels.value if isinstance(labels, Node) else labels, shape_of(logits)
     if not hasattr(labels, 'dtype'): labels = np.asarray(labels)
-    if len(logits.shape) != 2:
-        raise ValueError(f'expected logits of shape (N, C), a row for each example, got shape '
-                         f'{logits.shape}. Add a batch axis with x[None], or reshape')
-    if labels.shape != logits.shape[:1]:
-        raise ValueError(f'expected {len(logits)} labels, one for each row of the logits, got shape '
-                         f'{labels.shape}. One-hot rows become labels with argmax(-1)')
-    if labels.dtype.kind not in 'iu':
-        raise TypeError(f'expected whole numbers as labels, got {labels.dtype}. '
-                        'Use labels.astype(int)')
-    if not len(labels): raise ValueError(f'expected at least one example, got logits of shape {logits.shape}')
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        i = int(np.argmax((labels < 0) | (labels >= logits.shape[1])))
-        raise IndexError(f'expected labels from 0 to {logits.shape[1] - 1}, one of the {logits.shape[1]} '
-                         f'columns of the logits, got {labels[i]} at position {i}. Renumber the labels, '
-                         'or widen the last layer')
+    fits = len(shape) == 2 and 0 not in shape and labels.shape == shape[:1]
+    if not fits or labels.dtype.kind not in 'iu': complain(shape, labels)
+    if np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= shape[1]:
+        i = int(np.argmax((labels < 0) | (labels >= shape[1])))
+        raise IndexError(f'labels: expected numbers from 0 to {shape[1] - 1}, one of the '
+                         f'{shape[1]} columns of the logits, got {labels[i]} at position {i}. '
+                         'Renumber the labels, or widen the last layer')
     return labels
 
-def reduce(losses, reduction):
-    "The mean or the sum of the losses, or all of them"
+# %% ../nbs/10_loss.ipynb #52a8ba05
+def reduced(
+    losses, # one for each example or element
+    reduction:str # 'mean', 'sum' or 'none'
+): # () or the shape of `losses`
+    "The mean or the sum of the losses, or all of them. Raises `ValueError` for another word."
+    if reduction == 'mean': return np.add.reduce(losses, axis=None) / losses.size
+    if reduction == 'sum': return np.add.reduce(losses, axis=None)
     if reduction == 'none': return losses
-    if reduction == 'sum': return np.sum(losses)
-    if reduction == 'mean': return np.mean(losses)
-    raise ValueError(f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+    raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
 
-# %% ../nbs/10_loss.ipynb #1044705c
-def one_hot(labels, like):
-    return labels[:, None] == np.arange(like.shape[1])
+def each(g, labels, reduction:str):
+    "The gradient for the losses of single examples, as a column or a number"
+    if reduction == 'none': return np.expand_dims(g, 1)
+    return g / len(labels) if reduction == 'mean' else g
 
-def _cross_entropy(logits, labels, reduction):
-    z = logits - np.max(logits, axis=1, keepdims=True)
-    return reduce(np.log(np.sum(np.exp(z), axis=1)) - z[np.arange(len(z)), labels], reduction)
+def one_hot(
+    labels:np.ndarray, # (N,) whole numbers
+    C:int # number of classes
+) -> np.ndarray: # (N, C) booleans
+    "In each row the label's place is true"
+    return labels[:, None] == np.arange(C)
 
-def cross_entropy_rule(g, out, logits, labels, reduction):
-    "Softmax minus one-hot, for each example its share of the loss"
-    if reduction == 'mean': g = g / len(labels)
-    if reduction == 'none': g = np.expand_dims(g, 1)
-    return g * (softmax(logits, 1) - one_hot(labels, logits))
+# %% ../nbs/10_loss.ipynb #e45d46b6
+def _cross_entropy(logits, labels, reduction, keep):
+    z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+    e = np.exp(z)
+    total = np.add.reduce(e, axis=1, keepdims=True)
+    keep[:] = e, total
+    return reduced(np.log(total[:, 0]) - z[np.arange(len(z)), labels], reduction)
 
-_cross_entropy = primitive(_cross_entropy, cross_entropy_rule, needs=(0,))
+def _cross_entropy_rule(g, out, logits, labels, reduction, keep):
+    "What was predicted minus what was right: softmax minus one-hot"
+    p = softmax(logits) if isinstance(logits, Node) else keep[0] / keep[1]
+    return each(g, labels, reduction) * (p - one_hot(labels, p.shape[1]))
+
+_cross_entropy = primitive(_cross_entropy, _cross_entropy_rule, needs=(0,))
 
 def cross_entropy(
     logits, # (N, C) unnormalised log-probabilities
     labels, # (N,) whole numbers from 0 to C - 1
     reduction:str='mean' # or 'sum', or 'none': one loss for each example
 ): # () or (N,), in nats
-    "How surprised the softmax of the logits is by the labels"
-    return _cross_entropy(logits, check_labels(logits, labels), reduction=reduction)
+    "How surprised the softmax of `logits` is by `labels`. Errors: see `check_labels`."
+    if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
+    return _cross_entropy(logits, check_labels(logits, labels), reduction=reduction, keep=[])
 
-# %% ../nbs/10_loss.ipynb #232da4d6
+# %% ../nbs/10_loss.ipynb #96eb9156
 def _nll(log_probs, labels, reduction):
-    return reduce(-log_probs[np.arange(len(labels)), labels], reduction)
+    return reduced(-log_probs[np.arange(len(labels)), labels], reduction)
 
-def nll_rule(g, out, log_probs, labels, reduction):
-    "Minus one-hot, for each example its share of the loss"
-    if reduction == 'mean': g = g / len(labels)
-    if reduction == 'none': g = np.expand_dims(g, 1)
-    return -g * one_hot(labels, log_probs)
+def _nll_rule(g, out, log_probs, labels, reduction):
+    "Minus one-hot"
+    return -each(g, labels, reduction) * one_hot(labels, log_probs.shape[1])
 
-_nll = primitive(_nll, nll_rule, needs=())
+_nll = primitive(_nll, _nll_rule, needs=())
 
 def nll_loss(
     log_probs, # (N, C) logarithms of probabilities
     labels, # (N,) whole numbers from 0 to C - 1
     reduction:str='mean' # or 'sum', or 'none': one loss for each example
 ): # () or (N,), in nats
-    "Minus the log-probability of each label"
+    "Minus the log-probability of each label. Errors: see `check_labels`."
+    if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
     return _nll(log_probs, check_labels(log_probs, labels), reduction=reduction)
 
-# %% ../nbs/10_loss.ipynb #8525e8ee
-def _mse(x, y, reduction): return reduce(np.square(x - y), reduction)
+# %% ../nbs/10_loss.ipynb #a4696471
+def _mse(x, y, reduction): return reduced(np.square(x - y), reduction)
 
-def mse_rule(g, out, x, y, reduction):
+def _mse_rule(g, out, x, y, reduction):
     "Twice the difference, for each element its share of the loss"
-    return g * (x - y) * (2 / x.size if reduction == 'mean' else 2)
+    return g * ((x - y) * (2 / x.size if reduction == 'mean' else 2))
 
-_mse = primitive(_mse, mse_rule, lambda *args, **kwargs: -mse_rule(*args, **kwargs), needs=(0, 1))
+_mse = primitive(_mse, _mse_rule, lambda *args, **kwargs: -_mse_rule(*args, **kwargs),
+                 needs=(0, 1))
 
 def mse_loss(
     input, # predictions, any shape
@@ -158,7 +180,9 @@ def mse_loss(
     reduction:str='mean' # or 'sum', or 'none': one loss for each element
 ): # () or the shape of the input
     "The squared difference. Raises `ValueError` if the shapes differ."
-    if np.shape(input) != np.shape(target):
-        raise ValueError(f'mse_loss: expected input and target of the same shape, got {np.shape(input)} '
-                         f'and {np.shape(target)}, which would be broadcast. Reshape one of them')
+    shape, other = shape_of(input), shape_of(target)
+    if shape != other or 0 in shape:
+        raise ValueError(f'mse_loss: expected input and target of one shape, not empty, got '
+                         f'{shape} and {other}. Reshape one of them')
+    if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
     return _mse(input, target, reduction=reduction)
