@@ -47,8 +47,9 @@ def gradients(out, xs, seed=1):
 def test_every_exported_operation_has_a_row(name, rows, no_row):
     module = __import__(f'backprop_lit.{name}', fromlist=['x'])
     exported, covered = set(module.__all__), {r.op for r in rows}
-    assert not exported - covered - no_row, 'no row in the table for these; add one'
-    assert not (covered | no_row) - exported, 'rows for what is not exported'
+    missing, foreign = exported - covered - no_row, (covered | no_row) - exported
+    assert not missing, f'no row in the table for {missing}; add one'
+    assert not foreign, f'rows for {foreign}, which is not exported'
 
 
 def test_rows_have_names_of_their_own():
@@ -175,6 +176,11 @@ def test_one_tensor_for_all_arguments_collects_from_all(row):
     x, apart = Tensor(a, requires_grad=True), [Tensor(a, requires_grad=True) for _ in row.args]
     _, (both,) = gradients(row.f(*[x] * len(row.args)), [x])
     np.testing.assert_allclose(both, sum(gradients(row.f(*apart), apart)[1]), rtol=1e-13)
+
+
+def test_a_clone_has_memory_of_its_own():
+    x = Tensor(np.ones(3), requires_grad=True)
+    assert not np.shares_memory(ops.clone(x).data, x.data) and ops.clone(x).parents == (x,)
 
 
 def reads(row):
