@@ -10,7 +10,13 @@ from .graph import Node, change_since, clock, label
 from .order import toposort
 
 # %% auto #0
-__all__ = ['RETAIN', 'flow', 'is_new', 'backward', 'check_grads', 'gradient_of', 'run_hooks', 'check_unchanged']
+__all__ = ['RETAIN', 'is_new', 'flow', 'backward', 'check_grads', 'run_hooks', 'check_unchanged']
+
+# %% ../nbs/06_backprop.ipynb #7dc9b485
+def is_new(part, g, out, args) -> bool:
+    "Is the memory of `part` nobody else's?"
+    if getattr(part, 'base', None) is not None or part is g or part is out: return False
+    return not any(part is a for a in args)
 
 # %% ../nbs/06_backprop.ipynb #bd0d8557
 def flow(
@@ -41,12 +47,6 @@ def flow(
             else: grads[parent] = part + 0  # a leaf's gradient must not be anybody else's memory
         if not retain_graph: node.args, node.parents, node.vjps = None, (), ()
 
-# %% ../nbs/06_backprop.ipynb #7dc9b485
-def is_new(part, g, out, args) -> bool:
-    "Is the memory of `part` nobody else's?"
-    if getattr(part, 'base', None) is not None or part is g or part is out: return False
-    return not any(part is a for a in args)
-
 # %% ../nbs/06_backprop.ipynb #b03286d3
 def backward(
     root:Node, # the result to differentiate; a single number unless `grad` is given
@@ -65,6 +65,14 @@ def backward(
         if node.op is None or node.hooks and RETAIN in node.hooks:
             node.grad = g if node.grad is None else node.grad + g
 
+# %% ../nbs/06_backprop.ipynb #3516fc66
+def _gradient_of(f, i:int, g):
+    "The function that returns the gradient for argument `i`, itself a node"
+    def h(*args):
+        out = f(*args)
+        return dict(flow(out, out.wrap(out.fit(g)), True, True)).get(args[i], args[i] * 0)
+    return h
+
 # %% ../nbs/06_backprop.ipynb #19424ad1
 def check_grads(
     f, # takes nodes, returns one node of any shape
@@ -77,7 +85,7 @@ def check_grads(
     g = np.random.default_rng(0).uniform(0.5, 1.5, np.shape(out.value))
     found = dict(flow(out, out.fit(g)))
     for i, a in enumerate(args):
-        if not a.tracked: continue
+        if not isinstance(a, Node) or not a.tracked: continue
         def loss(v): return np.sum(g * f(*args[:i], a.kind(v, requires_grad=True), *args[i+1:]).value)
         slow, fast = numerical_grad(loss, a.value), found.get(a, 0 * a.value)
         error = np.abs(fast - slow) / np.max(np.abs(slow), initial=1)
@@ -86,17 +94,10 @@ def check_grads(
             at = tuple(int(n) for n in np.unravel_index(np.argmax(error), np.shape(error)))
             raise AssertionError(f'argument {i} at {at}: expected {np.asarray(slow)[at]:.9g} (central '
                                  f'differences), got {np.asarray(fast)[at]:.9g} from backward')
-    if order > 1: worst = np.max([worst] + [check_grads(gradient_of(f, i, g), *args, order=order - 1,
-        tolerance=10 * tolerance) for i, a in enumerate(args) if a.tracked])
+    if order > 1: worst = np.max([worst] + [check_grads(_gradient_of(f, i, g), *args, order=order - 1,
+        tolerance=10 * tolerance) for i, a in enumerate(args)
+        if isinstance(a, Node) and a.tracked])
     return float(worst)
-
-# %% ../nbs/06_backprop.ipynb #3516fc66
-def gradient_of(f, i:int, g):
-    "The function that returns the gradient for argument `i`, itself a node"
-    def h(*args):
-        out = f(*args)
-        return dict(flow(out, out.wrap(out.fit(g)), True, True)).get(args[i], args[i] * 0)
-    return h
 
 # %% ../nbs/06_backprop.ipynb #8f741bf8
 RETAIN = 'retain'     # a mark among the hooks: keep this node's gradient although it is no leaf

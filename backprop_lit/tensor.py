@@ -12,9 +12,7 @@ from .graph import Node, changed, clock, label
 from .ops import NUMPY, is_grad_enabled, primitive
 
 # %% auto #0
-__all__ = ['STORED', 'REDUCE', 'BINARY', 'OTHERS', 'METHODS', 'became', 'unbroadcast', 'as_array', 'must_be_float', 'Gradients',
-           'Walks', 'Manners', 'remake', 'numpy_call', 'Protocols', 'InPlace', 'Tensor', 'delegate', 'in_place',
-           'remember', 'in_place_operator']
+__all__ = ['unbroadcast', 'Tensor']
 
 # %% ../nbs/08_tensor.ipynb #9448c1a0
 def unbroadcast(
@@ -32,25 +30,25 @@ def unbroadcast(
     return np.reshape(summed, shape)
 
 # %% ../nbs/08_tensor.ipynb #1b9a1517
-def as_array(data, dtype=None):
+def _as_array(data, dtype=None):
     "`data` as an array of real numbers. Raises `TypeError` for anything else."
     if isinstance(data, Node): data = data.value
     if not hasattr(data, '__array_function__'):
         try: data = np.asarray(data)
-        except ValueError: data = np.asarray(data, dtype=object)
+        except ValueError as error: raise TypeError(
+            f'expected an array of real numbers, got unequal lengths: {error}') from None
     if dtype is not None: data = data.astype(dtype, copy=False)
     if data.dtype.kind in 'biuf': return data
-    wrong = 'lists of unequal lengths, or objects' if data.dtype == object else data.dtype
-    raise TypeError(f'expected an array of real numbers, got {wrong}')
+    raise TypeError(f'expected an array of real numbers, got elements of type {data.dtype}')
 
-def must_be_float(data):
+def _must_be_float(data):
     "Raise `TypeError` unless these numbers can have a gradient"
     if data.dtype.kind == 'f': return
     raise TypeError(f'requires_grad=True: expected floating-point numbers, got {data.dtype}. '
                     'Write 2.0 for 2, or use .astype(float)')
 
 # %% ../nbs/08_tensor.ipynb #f96f9e86
-class Gradients:
+class _Gradients:
     "The part of a tensor that deals with its gradient"
     __slots__ = ()
     @property
@@ -59,8 +57,8 @@ class Gradients:
         return self.value
     @data.setter
     def data(self, new):
-        new = as_array(new)
-        if self.tracked: must_be_float(new)
+        new = _as_array(new)
+        if self.tracked: _must_be_float(new)
         self.value = new
         changed(new)
         self.born = clock[0]
@@ -68,14 +66,14 @@ class Gradients:
     @property
     def grad(self):
         "The gradient that backward has added up here: a tensor, or `None`"
-        g = STORED.__get__(self)
-        if g is not None and not isinstance(g, Tensor): STORED.__set__(self, g := Tensor(g))
+        g = _STORED.__get__(self)
+        if g is not None and not isinstance(g, Tensor): _STORED.__set__(self, g := Tensor(g))
         return g
     @grad.setter
     def grad(self, g):
         if g is not None and np.shape(g) != self.value.shape:
             raise ValueError(f'.grad: expected shape {self.value.shape}, got {np.shape(g)}')
-        STORED.__set__(self, g)
+        _STORED.__set__(self, g)
 
     @property
     def requires_grad(self) -> bool:
@@ -86,17 +84,17 @@ class Gradients:
         if self.op is not None and not on:
             raise RuntimeError(f'requires_grad: expected a leaf, got {label(self)}; what was '
                                'computed keeps its graph. Use .detach()')
-        if on: must_be_float(self.value)
+        if on: _must_be_float(self.value)
         self.tracked = bool(on)
     def requires_grad_(self, on:bool=True):
         "This tensor, with `requires_grad` switched"
         self.requires_grad = on
         return self
 
-STORED = Node.grad          # the slot behind the property
+_STORED = Node.grad          # the slot behind the property
 
 # %% ../nbs/08_tensor.ipynb #4f18debb
-class Walks(Gradients):
+class _Walks(_Gradients):
     "The part of a tensor that starts walks, and leaves the graph"
     __slots__ = ()
     def backward(self, gradient=None, retain_graph:bool=None, create_graph:bool=False):
@@ -122,7 +120,7 @@ class Walks(Gradients):
         self.hooks = [h for h in self.hooks or () if h is not hook] or None
 
 # %% ../nbs/08_tensor.ipynb #b5699293
-class Manners:
+class _Manners:
     "The part of a tensor that makes it a good citizen of Python"
     __slots__ = ()
     __hash__ = object.__hash__
@@ -154,56 +152,56 @@ class Manners:
     def __float__(self): return float(self.item())
     def __int__(self): return int(self.item())
     def __index__(self): return operator.index(self.item())
-    def __contains__(self, x): return bool((self.value == as_array(x)).any())
+    def __contains__(self, x): return bool((self.value == _as_array(x)).any())
     def __format__(self, spec): return format(self.item(), spec) if spec else repr(self)
     def __reduce__(self):
-        if self.is_leaf: return remake, (type(self), self.value.copy(), self.tracked, self.name)
+        if self.is_leaf: return _remake, (type(self), self.value.copy(), self.tracked, self.name)
         raise RuntimeError(f'copying: expected a leaf, got {label(self)}, whose graph cannot '
                            'be copied. Use .detach()')
 
-def remake(cls, value, tracked, name):
+def _remake(cls, value, tracked, name):
     "A leaf from its parts, for `copy.deepcopy` and pickle"
     new = cls.__new__(cls)
     Tensor.__init__(new, value, tracked, name)
     return new
 
 # %% ../nbs/08_tensor.ipynb #e9d8e675
-def numpy_call(function, method, args, kwargs):
+def _numpy_call(function, method, args, kwargs):
     "NumPy was called with a tensor: do the same with our operation, or say that there is none"
     name = getattr(function, '__name__', str(function))
     if kwargs.pop('out', None) is not None or 'where' in kwargs:
         raise TypeError(f'np.{name}: expected no out= and no where=, got one; a graph needs a '
                         'new result. Write y = f(x), or y = y + x for y += x')
     if method == 'reduce':
-        function, args = REDUCE.get(function), (args[0], kwargs.pop('axis', 0))
+        function, args = _REDUCE.get(function), (args[0], kwargs.pop('axis', 0))
     elif method != '__call__': function = None
     if function in NUMPY: return NUMPY[function](*args, **kwargs)
     raise TypeError(f'np.{name}{"" if method == "__call__" else "." + method} has no rule for '
                     'tensors. Use another function, or give it one with primitive(…)')
 
-REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min}
+_REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min}
 
-class Protocols:
+class _Protocols:
     "The part of a tensor that lets NumPy's own functions work on it"
     __slots__ = ()
     def __array__(self, dtype=None, copy=None): return np.array(self.numpy(), dtype, copy=copy)
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        return numpy_call(ufunc, method, inputs, kwargs)
+        return _numpy_call(ufunc, method, inputs, kwargs)
     def __array_function__(self, function, types, args, kwargs):
-        return numpy_call(function, '__call__', args, kwargs)
+        return _numpy_call(function, '__call__', args, kwargs)
 
 # %% ../nbs/08_tensor.ipynb #5ac45c93
-class InPlace:
+class _InPlace:
     "The part of a tensor that changes its numbers where they are"
     __slots__ = ()
     def __setitem__(self, index, value):
-        in_place(self, operator.setitem, ops.set_at, ops.raw_index(index), value)
+        _in_place(self, operator.setitem, ops.set_at, ops.raw_index(index), value)
     def add_(self, other, alpha=1.0):
         "This tensor, with `alpha * other` added in its own memory"
-        return in_place(self, operator.iadd, ops.add, other if alpha == 1 else other * alpha)
+        return _in_place(self, operator.iadd, ops.add, other if alpha == 1 else other * alpha)
     def copy_(self, source):
         "This tensor, with the numbers of `source`"
-        return in_place(self, operator.setitem, ops.set_at, Ellipsis, source)
+        return _in_place(self, operator.setitem, ops.set_at, Ellipsis, source)
     def fill_(self, number):
         "This tensor, filled with one number"
         return self.copy_(number)
@@ -215,7 +213,7 @@ class InPlace:
         return self.copy_(np.random.default_rng(rng).uniform(low, high, self.shape))
 
 # %% ../nbs/08_tensor.ipynb #9f2ff113
-class Tensor(Walks, Manners, Protocols, InPlace, Node):
+class Tensor(_Walks, _Manners, _Protocols, _InPlace, Node):
     "An array that knows how it was computed, and receives the gradient of a result"
     __slots__ = ()
     def __init__(self,
@@ -224,8 +222,8 @@ class Tensor(Walks, Manners, Protocols, InPlace, Node):
         name:str=None, # for pictures and messages
         dtype=None # by default that of the data
     ):
-        data = as_array(data, dtype)
-        if requires_grad: must_be_float(data)
+        data = _as_array(data, dtype)
+        if requires_grad: _must_be_float(data)
         super().__init__(data, None, (), bool(requires_grad), name)
 
     def fit(self, g):
@@ -258,33 +256,33 @@ class Tensor(Walks, Manners, Protocols, InPlace, Node):
 Tensor.kind = Tensor
 
 # %% ../nbs/08_tensor.ipynb #b4201007
-def delegate(function, reflected:bool=False):
+def _delegate(function, reflected:bool=False):
     "A method that calls `function` with the tensor first, or second"
     if reflected: method = lambda self, other: function(other, self)
     else: method = lambda self, *args, **kwargs: function(self, *args, **kwargs)
     method.__doc__ = function.__doc__
     return method
 
-BINARY = {'add': ops.add, 'sub': ops.sub, 'mul': ops.mul, 'truediv': ops.div,
+_BINARY = {'add': ops.add, 'sub': ops.sub, 'mul': ops.mul, 'truediv': ops.div,
           'pow': ops.pow, 'matmul': ops.matmul}
-OTHERS = {'eq': ops.equal, 'ne': ops.not_equal, 'lt': ops.less, 'le': ops.less_equal,
+_OTHERS = {'eq': ops.equal, 'ne': ops.not_equal, 'lt': ops.less, 'le': ops.less_equal,
           'gt': ops.greater, 'ge': ops.greater_equal, 'neg': ops.neg, 'abs': ops.abs,
           'getitem': ops.getitem}
-METHODS = """exp log sqrt tanh sigmoid relu maximum minimum clip sum mean max min argmax
+_METHODS = """exp log sqrt tanh sigmoid relu maximum minimum clip sum mean max min argmax
     reshape squeeze unsqueeze transpose permute swapaxes broadcast_to expand astype
     clone""".split()
 
-for name, op in BINARY.items():
+for name, op in _BINARY.items():
     setattr(Tensor, f'__{name}__', (lambda op: lambda self, other: op(self, other))(op))
-    setattr(Tensor, f'__r{name}__', delegate(op, reflected=True))
-for name, op in OTHERS.items(): setattr(Tensor, f'__{name}__', delegate(op))
-for name in METHODS: setattr(Tensor, name, delegate(getattr(ops, name)))
+    setattr(Tensor, f'__r{name}__', _delegate(op, reflected=True))
+for name, op in _OTHERS.items(): setattr(Tensor, f'__{name}__', _delegate(op))
+for name in _METHODS: setattr(Tensor, name, _delegate(getattr(ops, name)))
 
 # %% ../nbs/08_tensor.ipynb #1fcca24e
-became = primitive(lambda old, new: new, None, lambda g, out, old, new: g, needs=(),
+_became = primitive(lambda old, new: new, None, lambda g, out, old, new: g, needs=(),
                    name='became')
 
-def in_place(
+def _in_place(
     x:Tensor, # what is changed
     change, # the change, on arrays: `change(x.data, *args)`
     op, # the same as an operation that leaves `x` as it is
@@ -293,18 +291,18 @@ def in_place(
     "`x`, changed in its own memory. Raises `RuntimeError` where no derivative could be right."
     raw = [a.value if isinstance(a, Node) else a for a in args]
     tracked = x.tracked or any(isinstance(a, Node) and a.tracked for a in args)
-    old = remember(x) if tracked and is_grad_enabled() else None
+    old = _remember(x) if tracked and is_grad_enabled() else None
     new = None if old is None else op(old, *args)
     change(x.value, *raw)
     changed(x.value)
     x.born = clock[0]
     if old is not None:
-        x.tracked, x.op, x.args, x.kwargs = True, became, (old, new), {}
-        x.parents, x.vjps = (new,), became.vjps[1:]
+        x.tracked, x.op, x.args, x.kwargs = True, _became, (old, new), {}
+        x.parents, x.vjps = (new,), _became.vjps[1:]
     return x
 
 # %% ../nbs/08_tensor.ipynb #86f4bb9f
-def remember(x:Tensor) -> Tensor:
+def _remember(x:Tensor) -> Tensor:
     "A tensor with the numbers and the history that `x` has now"
     if x.tracked and x.is_leaf:
         raise RuntimeError(f'changing {label(x)} in place: expected a result or a constant, got a '
@@ -317,10 +315,10 @@ def remember(x:Tensor) -> Tensor:
         setattr(old, slot, getattr(x, slot))
     return old
 
-def in_place_operator(name):
+def _in_place_operator(name):
     "The method for `x += y` and its like"
-    change, op = getattr(operator, f'i{name}'), BINARY[name]
-    return lambda self, other: in_place(self, change, op, other)
+    change, op = getattr(operator, f'i{name}'), _BINARY[name]
+    return lambda self, other: _in_place(self, change, op, other)
 
 for name in ('add', 'sub', 'mul', 'truediv', 'pow'):
-    setattr(Tensor, f'__i{name}__', in_place_operator(name))
+    setattr(Tensor, f'__i{name}__', _in_place_operator(name))
