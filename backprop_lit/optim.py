@@ -24,10 +24,12 @@ def _setting(name, value):
     "`value` as a Python number, or a pair of them. ValueError if it is out of range."
     if name == 'betas' and np.shape(value) == (2,):
         return tuple(_setting('beta', beta) for beta in value)
-    if name == 'betas': raise TypeError(f'betas: expected a pair of numbers, got {value!r}')
+    if name == 'betas':
+        raise TypeError(f'betas: expected a pair of numbers, got {value!r}')
     if name not in _RANGES: return value
     low, closed, high, usual = _RANGES[name]
-    wanted = f'a number {"≥" if closed else ">"} {low}' + f' and < {high}'*(high < math.inf)
+    wanted = f'a number {"≥" if closed else ">"} {low}'
+    if high < math.inf: wanted += f' and < {high}'
     if np.ndim(value) or not hasattr(value, '__float__'):
         raise TypeError(f'{name}: expected {wanted}, got {value!r}. Usual: {usual}')
     if low <= value < high and (closed or value > low): return float(value)
@@ -52,9 +54,9 @@ def _tensors(params) -> list:
 
 # %% ../nbs/11_optim.ipynb #99b4e06a
 def _group(group, defaults, others) -> dict:
-    "`group` with all its settings, checked. ValueError if it shares tensors with `others`."
+    "`group` with all its settings. ValueError if it shares tensors with `others`."
     if not isinstance(group, dict) or 'params' not in group:
-        raise TypeError(f"group: expected a dictionary with 'params', got {group!r:.80}")
+        raise TypeError(f"group: expected a dict with 'params', got {group!r:.70}")
     params, known = _tensors(group['params']), {p for g in others for p in g['params']}
     twice = [p for i, p in enumerate(params) if p in known or p in {*params[:i]}]
     odd = {*group} - {*defaults, 'params'}
@@ -65,23 +67,27 @@ def _group(group, defaults, others) -> dict:
     return {name: _setting(name, value) for name, value in every.items()}
 
 # %% ../nbs/11_optim.ipynb #9007cfbc
-def _copied(state): return {k: v.copy() if hasattr(v, 'copy') else v for k, v in state.items()}
+def _copied(state):
+    return {k: v.copy() if hasattr(v, 'copy') else v for k, v in state.items()}
 
 def _pack(groups, state) -> dict:
     "Groups and state with a number in place of each tensor"
     number = {p: i for i, p in enumerate(p for g in groups for p in g['params'])}
+    groups = [{**g, 'params': [number[p] for p in g['params']]} for g in groups]
     return {'state': {number[p]: _copied(s) for p, s in state.items()},
-            'param_groups': [{**g, 'params': [number[p] for p in g['params']]} for g in groups]}
+            'param_groups': groups}
 
 def _unpack(saved, groups) -> tuple: # (groups, state)
     "The reverse of `_pack`. Raises ValueError if these groups hold other tensors."
     params = [p for g in groups for p in g['params']]
-    came, here = ([len(g['params']) for g in gs] for gs in (saved['param_groups'], groups))
-    wrong = [i for i, s in saved['state'].items() if not 0 <= i < len(params) or any(
-             getattr(a, 'shape', params[i].shape) != params[i].shape for a in s.values())]
+    came, here = ([len(g['params']) for g in gs]
+                  for gs in (saved['param_groups'], groups))
+    def fits(a, p): return getattr(a, 'shape', p.shape) == p.shape
+    wrong = [i for i, s in saved['state'].items() if not 0 <= i < len(params)
+             or not all(fits(a, params[i]) for a in s.values())]
     if came != here or wrong:
-        raise ValueError(f'load_state_dict: expected groups of {here} tensors, got {came}; '
-                         f'other shapes at {wrong}. Build the model that was saved')
+        raise ValueError(f'load_state_dict: expected groups of {here} tensors, got '
+                         f'{came}; other shapes at {wrong}. Build the saved model')
     groups = [{**new, 'params': old['params']}
               for new, old in zip(saved['param_groups'], groups)]
     return groups, {params[i]: _copied(s) for i, s in saved['state'].items()}
@@ -96,14 +102,14 @@ class Optimizer:
         defaults:dict # settings of the groups that have none of their own
     ):
         self.defaults, self.param_groups, self.state, self.rooms = defaults, [], {}, {}
-        many = hasattr(params, '__iter__') and not isinstance(params, (Tensor, dict, str))
-        params = [*params] if many else params
-        grouped = many and any(isinstance(p, dict) for p in params)
+        one = isinstance(params, (Tensor, dict, str)) or not hasattr(params, '__iter__')
+        params = params if one else [*params]
+        grouped = not one and any(isinstance(p, dict) for p in params)
         for group in params if grouped else [{'params': params}]:
             self.add_param_group(group)
 
     def add_param_group(self, group:dict): # {'params': tensors, setting: value, ...}
-        "Move more tensors, with settings of their own. ValueError if one is here already."
+        "Move more tensors, with their own settings. ValueError if one is known."
         self.param_groups.append(_group(group, self.defaults, self.param_groups))
 
     def zero_grad(self, set_to_none:bool=True): # False: zeros in place of None
@@ -142,7 +148,7 @@ class Optimizer:
         return _pack(self.param_groups, self.state)
 
     def load_state_dict(self, saved:dict):
-        "Go on from a `state_dict`. Raises ValueError, and changes nothing, if it is of others."
+        "Go on from a `state_dict`. ValueError, and no change, if it does not fit."
         self.param_groups, self.state = _unpack(saved, self.param_groups)
 
     def __repr__(self):
@@ -153,29 +159,30 @@ class Optimizer:
 
 # %% ../nbs/11_optim.ipynb #366d3ca8
 class SGD(Optimizer):
-    "Gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013)"
+    "Gradient descent with momentum (Polyak 1964), or Nesterov's (Sutskever 2013)"
     def __init__(self,
         params, # tensors, or groups
         lr:float, # step size, > 0
         momentum:float=0, # share of the last velocity that is kept, in [0, 1)
-        dampening:float=0, # share of the new gradient that the velocity leaves out, in [0, 1)
+        dampening:float=0, # share of the new gradient left out, in [0, 1)
         weight_decay:float=0, # pull towards zero, ≥ 0
         nesterov:bool=False # look one step ahead; needs momentum, and no dampening
     ):
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening,
                                       weight_decay=weight_decay, nesterov=nesterov))
         if nesterov and (momentum == 0 or dampening != 0):
-            raise ValueError('nesterov: expected momentum > 0 and dampening 0, got momentum='
-                             f'{momentum}, dampening={dampening}. Usual: momentum=0.9')
+            raise ValueError('nesterov: expected momentum > 0 and dampening 0, got '
+                             f'{momentum} and {dampening}. Usual: momentum=0.9')
 
     def update(self, w, g, state, group):
         "One step of the array `w` against `g`"
-        lr, mu, room, part = group['lr'], group['momentum'], self.room(w), 1 - group['dampening']
+        lr, mu, part, room = (group['lr'], group['momentum'], 1 - group['dampening'],
+                              self.room(w))
         if group['weight_decay']:
             g = np.add(g, np.multiply(w, group['weight_decay'], out=room), out=room)
-        if mu and 'momentum_buffer' not in state: state['momentum_buffer'] = v = np.array(g)
+        v = state.get('momentum_buffer')
+        if mu and v is None: v = state['momentum_buffer'] = np.array(g)
         elif mu:
-            v = state['momentum_buffer']
             v *= mu
             v += g if part == 1 else np.multiply(g, part, out=self.room(w, 1))
         if mu and group['nesterov']:
@@ -194,7 +201,8 @@ class Adam(Optimizer):
         eps:float=1e-8, # added below the fraction, ≥ 0
         weight_decay:float=0 # added to the gradient as in SGD, ≥ 0
     ):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps,
+                                      weight_decay=weight_decay))
 
     def update(self, w, g, state, group):
         "One step of the array `w` against `g`"
@@ -202,7 +210,9 @@ class Adam(Optimizer):
         if group['weight_decay']:
             decay = np.multiply(w, group['weight_decay'], out=self.room(w, 1))
             g = np.add(g, decay, out=decay)
-        if not state: state |= dict(step=0, exp_avg=np.zeros_like(w), exp_avg_sq=np.zeros_like(w))
+        if not state:
+            state |= dict(step=0, exp_avg=np.zeros_like(w),
+                          exp_avg_sq=np.zeros_like(w))
         state['step'] = t = state['step'] + 1
         m, v, whole = state['exp_avg'], state['exp_avg_sq'], math.sqrt(1 - beta2 ** t)
         m += np.multiply(np.subtract(g, m, out=room), 1 - beta1, out=room)
@@ -216,7 +226,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     "Adam, with weight decay apart from the gradient (Loshchilov and Hutter 2017)"
     def __init__(self, params, lr:float=1e-3, betas:tuple=(0.9, 0.999), eps:float=1e-8,
-                 weight_decay:float=0.01): # share of each weight, per step and unit of lr
+                 weight_decay:float=0.01): # share lost in a step of lr 1, ≥ 0
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def update(self, w, g, state, group):
@@ -229,7 +239,7 @@ class LRScheduler:
     "Sets the step size of every group by `rate`, which a subclass writes"
     def __init__(self, optimizer:Optimizer):
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f'expected an optimiser, got {optimizer!r:.60}. Pass SGD(...)')
+            raise TypeError(f'expected an optimiser, got {optimizer!r:.50}. Try SGD')
         self.optimizer, self.last_epoch = optimizer, 0
         for group in optimizer.param_groups: group.setdefault('initial_lr', group['lr'])
         self.apply()
@@ -283,14 +293,14 @@ class StepLR(LRScheduler):
 def _steps(name, number):
     "`number`, if it can count steps. ValueError otherwise."
     if number >= 1 and number == int(number): return int(number)
-    raise ValueError(f'{name}: expected a whole number ≥ 1, got {number!r}. Count the '
-                     'steps, epochs * len(loader), or the epochs')
+    raise ValueError(f'{name}: expected a whole number ≥ 1, got {number!r}. Count '
+                     'the steps, epochs * len(loader), or the epochs')
 
 # %% ../nbs/11_optim.ipynb #9a261686
 class LinearLR(LRScheduler):
     "A straight line from `start_factor` to `end_factor` times the first step size"
-    def __init__(self, optimizer:Optimizer, start_factor:float=1/3, end_factor:float=1.0,
-                 total_iters:int=5): # steps from start to end
+    def __init__(self, optimizer:Optimizer, start_factor:float=1/3,
+                 end_factor:float=1.0, total_iters:int=5): # steps from start to end
         self.start, self.end = start_factor, end_factor
         self.total = _steps('total_iters', total_iters)
         super().__init__(optimizer)
@@ -325,8 +335,10 @@ class OneCycleLR(LRScheduler):
         div_factor:float=25.0, # max_lr / first step size
         final_div_factor:float=1e4 # first step size / last step size
     ):
-        self.total, self.top = _steps('total_steps', total_steps), _setting('lr', max_lr)
-        self.last, self.peak = self.top / div_factor / final_div_factor, pct_start * self.total - 1
+        self.total = _steps('total_steps', total_steps)
+        self.top = _setting('lr', max_lr)
+        self.last = self.top / div_factor / final_div_factor
+        self.peak = pct_start * self.total - 1
         self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
         for group in optimizer.param_groups: group['initial_lr'] = self.top / div_factor
         super().__init__(optimizer)
@@ -334,7 +346,8 @@ class OneCycleLR(LRScheduler):
     def between(self, t, first, top, last):
         "From `first` at step 0 to `top` and on to `last` at the final step"
         if t <= self.peak: return _cosine(first, top, t / max(self.peak, 1e-9))
-        return _cosine(top, last, min((t - self.peak) / (self.total - 1 - self.peak), 1))
+        share = (t - self.peak) / (self.total - 1 - self.peak)
+        return _cosine(top, last, min(share, 1))
 
     def rate(self, t, base):
         "The step size at step `t`"
