@@ -30,7 +30,7 @@ def flow(
     for k, node in enumerate(order):
         order[k] = None                     # what was passed may be forgotten
         g = grads.pop(node)
-        if node.hooks: g = run_hooks(node, g)
+        if node.extra and node.hooks: g = run_hooks(node, g)
         yield node, g
         if not node.parents: continue
         if node.born != clock[0]: check_unchanged(node)
@@ -48,6 +48,8 @@ def flow(
         if not retain_graph: node.args, node.parents, node.vjps = None, (), ()
 
 # %% ../nbs/06_backprop.ipynb #b03286d3
+RETAIN = 'retain'     # a mark among the hooks: keep this node's gradient although no leaf
+
 def backward(
     root:Node, # the result to differentiate; a single number unless `grad` is given
     grad=None, # of the shape of `root`: the gradient to start from, 1 by default
@@ -62,7 +64,7 @@ def backward(
     if create_graph: g = root.wrap(g)
     keep = create_graph if retain_graph is None else retain_graph
     for node, g in flow(root, g, keep, create_graph):
-        if node.op is None or node.hooks and RETAIN in node.hooks:
+        if node.op is None or node.extra and RETAIN in (node.hooks or ()):
             node.grad = g if node.grad is None else node.grad + g
 
 # %% ../nbs/06_backprop.ipynb #3516fc66
@@ -100,7 +102,6 @@ def check_grads(
     return float(worst)
 
 # %% ../nbs/06_backprop.ipynb #8f741bf8
-RETAIN = 'retain'     # a mark among the hooks: keep this node's gradient although it is no leaf
 def run_hooks(node, g):
     "The gradient `g` after the hooks of `node` have seen it, and perhaps replaced it"
     for hook in node.hooks:

@@ -23,8 +23,8 @@ clock = [0]      # how many changes in place there have been so far
 # %% ../nbs/04_graph.ipynb #906a4bc8
 class Node:
     "A value in a graph, with the operation and the arguments that made it."
-    __slots__ = ('value', 'grad', 'tracked', 'op', 'args', 'kwargs', 'parents', 'vjps',
-                 'born', 'name', 'hooks', '__weakref__')
+    __slots__ = ('value', 'tracked', 'op', 'args', 'kwargs', 'parents', 'vjps', 'born',
+                 'extra', '__weakref__')
 
     def __init__(self,
         value, # a number or an array
@@ -33,13 +33,13 @@ class Node:
         requires_grad:bool=True, # does the walk backwards come here?
         name:str=None # for pictures and messages
     ):
-        self.value, self.grad, self.tracked = value, None, requires_grad
-        self.op, self.args, self.kwargs = op, args, {}
-        self.name, self.hooks, self.born = name, None, clock[0]
+        self.value, self.op, self.args, self.kwargs = value, op, args, {}
+        self.born, self.extra = clock[0], name and {'name': name}
         pairs = [(a, vjp) for a, vjp in zip(args, op.vjps if op else ())
                  if isinstance(a, Node) and a.tracked and vjp]
         self.parents = tuple(a for a, _ in pairs)
         self.vjps = tuple(vjp for _, vjp in pairs)
+        self.tracked = requires_grad if op is None else bool(pairs)
 
     @property
     def requires_grad(self) -> bool:
@@ -73,6 +73,15 @@ class Node:
         name = f', {self.name!r}' if self.name else ''
         return f'{type(self).__name__}({self.value!r}{name})'
 
+def _rarely(key, doc):
+    "A property for what few nodes have: it takes no room in the others"
+    def read(node): return node.extra.get(key) if node.extra else None
+    def write(node, value): node.extra = {**(node.extra or {}), key: value}
+    return property(read, write, doc=doc)
+
+Node.grad = _rarely('grad', 'The gradient that was added up here, or `None`')
+Node.name = _rarely('name', 'What pictures and messages call it, or `None`')
+Node.hooks = _rarely('hooks', 'Functions that see the gradient here, or `None`')
 Node.kind = Node      # the class of what is computed from such nodes
 
 # %% ../nbs/04_graph.ipynb #3308f29f

@@ -95,7 +95,7 @@ def _apply(op, *args, **kwargs):
     if kind is None: return value
     node = kind.__new__(kind)
     node.value = value if type(value) is _ARRAY else kind.lift(value)
-    node.grad = node.name = node.hooks = None
+    node.extra = None
     node.born, node.kwargs = clock[0], kwargs or _NO_KEYWORDS
     if not (mask and _tracking.get() and _link(op, node, args, mask)):
         node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
