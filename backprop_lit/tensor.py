@@ -9,7 +9,7 @@ import numpy as np
 from . import backprop, ops
 from .backprop import RETAIN
 from .graph import Node, changed, clock, label
-from .ops import NUMPY, is_grad_enabled, primitive
+from .ops import NUMPY, _NO_KEYWORDS, _UNRECORDED, is_grad_enabled, primitive
 
 # %% auto #0
 __all__ = ['unbroadcast', 'Tensor']
@@ -256,6 +256,28 @@ class Tensor(_Walks, _Manners, _Protocols, _InPlace, Node):
 Tensor.kind = Tensor
 
 # %% ../nbs/08_tensor.ipynb #b4201007
+_PLAIN = primitive.__call__
+
+def _operator(op):
+    "The method for `x + y` and its like: what calling `op` does, written out for two arguments"
+    f, plans = op.f, op.plans
+    def method(x, y):
+        if primitive.__call__ is not _PLAIN: return op(x, y)        # somebody is watching
+        a, b, mask, kind = x.value, y, 1 if x.tracked else 0, x.kind
+        if isinstance(y, Node):
+            b, kind = y.value, y.kind
+            if y.tracked: mask += 2
+        try: value = f(a, b)
+        except Exception: return op(x, y)                           # which says what is wrong
+        node = kind.__new__(kind)
+        node.value = value if type(value) is np.ndarray else kind.lift(value)
+        node.extra, node.born, node.kwargs = None, clock[0], _NO_KEYWORDS
+        if mask and is_grad_enabled() and ops._link(op, node, (x, y), mask): return node
+        node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
+        return node
+    return method
+
+# %% ../nbs/08_tensor.ipynb #456b9f82
 def _delegate(function, reflected:bool=False):
     "A method that calls `function` with the tensor first, or second"
     if reflected: method = lambda self, other: function(other, self)
@@ -273,7 +295,7 @@ _METHODS = """exp log sqrt tanh sigmoid relu maximum minimum clip sum mean max m
     clone""".split()
 
 for name, op in _BINARY.items():
-    setattr(Tensor, f'__{name}__', (lambda op: lambda self, other: op(self, other))(op))
+    setattr(Tensor, f'__{name}__', _operator(op))
     setattr(Tensor, f'__r{name}__', _delegate(op, reflected=True))
 for name, op in _OTHERS.items(): setattr(Tensor, f'__{name}__', _delegate(op))
 for name in _METHODS: setattr(Tensor, name, _delegate(getattr(ops, name)))
