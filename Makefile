@@ -1,5 +1,5 @@
-# make train | test | docs | sync | outputs | parity         see CONTRIBUTING.md
-.PHONY: help train test docs sync outputs parity text nb
+# make train | test | docs | sync | outputs | parity | bench   see CONTRIBUTING.md
+.PHONY: help train test docs sync outputs parity bench text nb
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
@@ -15,6 +15,7 @@ help:
 	@echo 'make sync      rebuild, and fail if anything generated is not in step'
 	@echo 'make outputs   run the notebooks, and fail if a stored output is stale'
 	@echo 'make parity    compare with PyTorch, in an environment of its own'
+	@echo 'make bench     measure speed against PyTorch, JAX and others (ARGS="--only chain")'
 	@echo 'make text      notebooks as text in text/     (NB=08_tensor for one)'
 	@echo 'make nb        text back into notebooks, run, outputs stored (NB=...)'
 
@@ -44,6 +45,14 @@ endef
 	  "$$(sed -n 's/^parity_requirements = //p' settings.ini):" \
 	  'this package registry does not offer them, so nothing was compared.' >&2; exit 1; }
 	@touch $@
+# a contender that cannot be installed is left out of the benchmark
+.venv-bench/ready: settings.ini setup.py constraints.txt
+	$(new_venv) .venv-bench
+	.venv-bench/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@for one in $$(sed -n 's/^bench_requirements = //p' settings.ini); do \
+	  .venv-bench/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+	    "$$one" || echo "bench: $$one is left out"; done
+	@touch $@
 
 # what people call ---------------------------------------------------------------------
 train: .venv/run
@@ -72,6 +81,9 @@ outputs: .venv/dev
 
 parity: .venv-parity/ready
 	.venv-parity/bin/python -m pytest -q -rs tests/parity
+
+bench: .venv-bench/ready
+	.venv-bench/bin/python tools/bench $(ARGS)
 
 # notebooks as text --------------------------------------------------------------------
 NB ?= $(basename $(notdir $(wildcard nbs/*.ipynb)))
