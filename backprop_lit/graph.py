@@ -76,7 +76,9 @@ class Node:
 def _rarely(key, doc):
     "A property for what few nodes have: it takes no room in the others"
     def read(node): return node.extra.get(key) if node.extra else None
-    def write(node, value): node.extra = {**(node.extra or {}), key: value}
+    def write(node, value):
+        if node.extra: node.extra[key] = value
+        elif value is not None: node.extra = {key: value}
     return property(read, write, doc=doc)
 
 Node.grad = _rarely('grad', 'The gradient that was added up here, or `None`')
