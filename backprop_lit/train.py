@@ -415,10 +415,7 @@ def main(
 ) -> int: # 0, 2 after a mistake, 130 after Ctrl-C
     "The command `backprop-lit`"
     said, code = '', 2
-    try:
-        asked = _parser().parse_args(argv)
-        code = _train(asked)
-        print(end='', flush=True)
+    try: code = _run(argv)
     except KeyboardInterrupt: said, code = 'interrupted', 130
     except BrokenPipeError: code = 1
     except (ValueError, TypeError, IndexError, RuntimeError, OSError,
@@ -426,6 +423,13 @@ def main(
         said = 'error: ' + (' '.join(str(error).split()) or type(error).__name__)
     if said: print(f'backprop-lit: {said}', file=sys.stderr)
     _close_output()
+    return code
+
+def _run(argv) -> int: # exit code
+    "Do what was asked for, and write all that was printed"
+    try: code = _train(_parser().parse_args(argv))
+    except SystemExit as stop: code = stop.code     # help, or a mistake that was told
+    print(end='', flush=True)
     return code
 
 def _close_output():

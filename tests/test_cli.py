@@ -17,12 +17,13 @@ from backprop_lit.train import main
 COMMAND = [sys.executable, '-W', 'error', '-c', 'import sys; from backprop_lit.train import main; sys.exit(main())']
 LINE = r'epoch +\d+/\d+   loss \d+\.\d{4}   train [01]\.\d{4}   test [01]\.\d{4}   \d+\.\d s'
 
+BUFFERED = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
+
 def run(*words, **options):
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=120, **options)
 
 def call(capsys, *words):
-    try: code = main(list(words))
-    except SystemExit as stop: code = stop.code
+    code = main(list(words))
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -85,16 +86,17 @@ def test_interrupted_in_a_pipe():
 
 def test_reader_gone():
     process = subprocess.Popen([*COMMAND, 'train', '--epochs', '3000'], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True, env=BUFFERED)
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(60) == 1 and process.stderr.read() == ''
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
 def test_full_disk():
-    with open('/dev/full', 'w') as full:
-        result = subprocess.run([*COMMAND, 'train', '--epochs', '1'], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert result.returncode == 2 and result.stderr.count('\n') == 1 and 'No space left' in result.stderr
+    for words in ('train', '--epochs', '1'), ('train', '--help'):
+        with open('/dev/full', 'w') as full:
+            result = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, env=BUFFERED)
+        assert result.returncode == 2 and result.stderr.count('\n') == 1 and 'No space left' in result.stderr
 
 @pytest.mark.parametrize('locale', ['C', 'C.UTF-8'])
 def test_locales(locale):

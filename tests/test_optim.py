@@ -249,6 +249,15 @@ def test_schedule_state():
     schedule.step(), other.step()
     assert other.get_last_lr() == schedule.get_last_lr()
 
+def test_one_cycle_corners():
+    opt = Adam([Tensor(1., requires_grad=True)])
+    schedule, seen = OneCycleLR(opt, 1.0, 100), []
+    for _ in range(100):
+        seen.append((opt.param_groups[0]['lr'], opt.param_groups[0]['betas'][0]))
+        schedule.step()
+    np.testing.assert_allclose([seen[i] for i in (0, 29, 99)], [(0.04, 0.95), (1, 0.85), (4e-6, 0.95)], rtol=1e-9)
+    assert seen[28][0] < 1 > seen[30][0] and opt.param_groups[0]['betas'][1] == 0.999
+
 @pytest.mark.parametrize('n', range(1, 12))
 def test_one_cycle_short(n):
     opt = SGD([Tensor(1., requires_grad=True)], 0.1)

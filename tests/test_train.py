@@ -122,6 +122,11 @@ def test_modes():
     evaluate(model, TEST), predict(model, TEST.images)
     assert model.training and not model.inner.training
 
+def test_trains_in_training_mode():
+    model = Modes().eval()
+    fit(model, SMALL, progress=False)
+    assert model.seen == [(True, True)] * 4
+
 def test_modes_come_back_after_an_error():
     model = Modes()
     with pytest.raises(IndexError): evaluate(model, (SMALL.images, SMALL.labels + 5))
