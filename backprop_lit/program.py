@@ -333,9 +333,9 @@ Tape.guard, Tape.early, Tape.drawn = _guard, _early, False
 # %% ../nbs/17_capture.ipynb #6356f744
 class _Drawing(np.random.Generator):
     "A generator that shares the stream of another, and writes down what is drawn"
-    def __init__(self, rng, tape, home=None):
+    def __init__(self, rng, tape, default=False):
         super().__init__(rng.bit_generator)
-        self.rng, self.tape, self.home = rng, tape, home
+        self.rng, self.tape, self.default = rng, tape, default
 
 def _drawn(name):
     plain = getattr(np.random.Generator, name)
@@ -352,7 +352,7 @@ def _draw(self, drawing, name, plain, args, kwargs):
     self.drawn = True
     into = name in ('random', 'standard_normal') and result.dtype.kind == 'f'
     out = self.new(result, 'temp' if into else 'fresh')
-    who = drawing.rng if drawing.home is None else drawing.home
+    who = 'default' if drawing.default else drawing.rng
     self.calls.append(Call('draw', name, (who, self.symbol(args)), kwargs, out.symbol))
     return out
 
@@ -468,7 +468,7 @@ def recording(tape:Tape, step=None):
     "Inside the block, and in this thread or task, all that happens is written on `tape`"
     _switch(1)
     token, default = _tape.set(tape), [*_STREAM] or [nn.generator()]
-    _STREAM[:] = [_Drawing(default[0], tape, _STREAM)]
+    _STREAM[:] = [_Drawing(default[0], tape, True)]
     for _, (cells, _) in _surroundings(step).items():
         for c in filter(_is_filled, cells):
             if type(v := c.cell_contents) is np.random.Generator:
@@ -584,7 +584,8 @@ def _bare(array, kind=Tensor):
     t.value, t.born = array, clock[0]
     return t
 
-_LEAF = [(slot, getattr(Tensor(0.), slot)) for slot in Node.__slots__ if slot != '__weakref__']
+_LEAF = [(slot, getattr(Tensor(0.), slot)) for slot in Node.__slots__
+         if slot not in ('value', 'born', '__weakref__')]
 
 def _put_back(tape):
     "Real arrays into the tensors again"
@@ -682,9 +683,9 @@ def _same_symbol(a, b, pairs):
     m, n = a.memory, b.memory
     if m in pairs or b.base is not None: return pairs.get(m) is n and b.base is None
     pairs[m] = n
-    if m.kind in _MADE: return n.kind in _MADE
-    if m.kind != n.kind or m.kind == 'input': return m.kind == n.kind and m.source == n.source
-    if m.source is n.source: return True
+    if m.kind in _MADE and n.kind in _MADE: return True
+    if m.kind != n.kind and (m.kind, n.kind) != ('const', 'outside'): return False
+    if m.kind == 'input' or m.source is n.source: return m.kind != 'input' or m.source == n.source
     x, y = (s.value if isinstance(s, Node) else s for s in (m.source, n.source))
     if m.changed or getattr(m.source, 'tracked', False) or x.tobytes() != y.tobytes(): return False
     n.kind, n.source = 'const', y            # made anew in every run, and always the same
@@ -871,7 +872,7 @@ def _in_rows(calls):
     "Place the gradients that plain SGD uses up, in one row for each group"
     rows = {}
     for i, c in enumerate(calls):
-        if c.form != 'update' or not isinstance(g := c.args[1], Symbol): continue
+        if c.form != 'update' or c.extra or not isinstance(g := c.args[1], Symbol): continue
         m, ready = g.memory, _is_plain(c.f, c.f.param_groups[c.args[2]])
         if ready and m.kind == 'temp' and g.base is None and m.last == i and m.flat is None:
             rows.setdefault((c.f, c.args[2], m.dtype), []).append(m)
@@ -880,6 +881,53 @@ def _in_rows(calls):
         flat, ends = np.empty(sum(sizes), dtype), np.cumsum(sizes)
         for m, n, end in zip(row, sizes, ends):
             m.buffer, m.flat = flat[end - n:end].reshape(m.shape), flat
+
+# %% ../nbs/17_capture.ipynb #50bad482
+def _is_linear(c, scaled):
+    "Does the result of the call grow with the memories in `scaled`, as often as they?"
+    grows = [isinstance(a, Symbol) and a.memory in scaled for a in c.args]
+    none = [type(a) in (int, float) and a == 0 for a in c.args]
+    if c.form == 'ufunc':
+        if c.f in (np.multiply, np.matmul): return sum(grows) == 1
+        if c.f is np.divide: return grows == [True, False]
+        return c.f in (np.add, np.subtract, np.negative) and all(map(operator.or_, grows, none))
+    if c.form == 'reduce': return c.f == np.add.reduce
+    if c.form == 'where': return not grows[0] and all(map(operator.or_, grows[1:], none[1:]))
+    if c.form == 'call': return c.f is operator.getitem and grows[0] and not _reach(c.args[1], scaled)
+    return c.form == 'copy' and c.out.dtype.kind == 'f'
+
+def _reach(args, memories): return any(s.memory in memories for s in _symbols(args))
+
+def _seed(calls):
+    "The number of the call that makes the 1 at the start of the only walk backwards, or None"
+    notes = [i for i, c in enumerate(calls) if c.form == 'note']
+    if len(notes) != 1 or notes[0] + 1 >= len(calls): return None
+    c = calls[notes[0] + 1]
+    one = c.form == 'fill' and c.args[1] == 1 and c.out.memory.nbytes == c.out.dtype.itemsize
+    return notes[0] + 1 if one and c.out.dtype.kind == 'f' and not c.out.memory.changed else None
+
+# %% ../nbs/17_capture.ipynb #8cde2f18
+def _with_rate(calls, outputs):
+    "The calls with the learning rate in the seed, if all that comes of it is w -= lr * g"
+    start, updates = _seed(calls), [c for c in calls if c.form == 'update']
+    who = {(c.f, c.args[2]) for c in updates}
+    if start is None or len(who) != 1: return calls
+    opt, number = who.pop()
+    if not _is_plain(opt, opt.param_groups[number]): return calls
+    seed = calls[start]
+    scaled = {seed.out.memory}
+    for c in calls[start + 1:]:
+        if c.form == 'update':
+            if not _reach(c.args[1], scaled): return calls
+        elif _reach(c.args, scaled):
+            if c.out is None or not _is_linear(c, scaled): return calls
+            if c.writes and c.out.memory not in scaled: return calls
+            scaled.add(c.out.memory)
+        elif c.writes and c.out is not None and c.out.memory in scaled: return calls
+    if _reach(tuple(outputs), scaled): return calls
+    rate = Call('rate', opt, (number,), {}, seed.out)
+    new = {c: Call('update', c.f, c.args, {'scaled': True}, c.out, True) for c in updates}
+    return [rate if c is seed else new.get(c, c) for c in calls]
 
 # %% ../nbs/17_capture.ipynb #23249d7b
 _WORDS = {'matmul': 'h', 'maximum': 'a', 'exp': 'e', 'greater': 'mask', 'equal': 'one_hot',
@@ -1091,43 +1139,56 @@ class Otherwise(Exception):
 # %% ../nbs/17_capture.ipynb #cf4ef0e9
 def _write_draw(w, c, out):
     rng, args = c.args
-    who = f'{w.bound(rng, "generators")}[0]' if rng is _STREAM else w.bound(rng, 'rng')
-    extra = dict(c.extra)
+    who = f'{w.bound(_STREAM, "generators")}[0]' if rng == 'default' else w.bound(rng, 'rng')
     if c.out.memory.kind == 'temp':
         more = f', dtype={w.bound(c.out.dtype.type)}'
         return w.say(f'{who}.{c.f}(out={out()}{more})')
-    args = [*map(w.text, args), *(f'{k}={w.text(v)}' for k, v in extra.items())]
+    args = [*map(w.text, args), *(f'{k}={w.text(v)}' for k, v in c.extra.items())]
     w.say(f'{_fresh(w, c, "drawn")} = {who}.{c.f}({", ".join(args)})')
+
+def _group_of(w, opt, number, optimizer):
+    "The name of a group of settings; on top, a guard that its update is what it was"
+    group = f'group{number}' if opt == 'optimizer' else f'{opt}_group{number}'
+    if group in w.taken: return group
+    w.taken.add(group)
+    plain = _is_plain(optimizer, optimizer.param_groups[number])
+    if plain: w.lines.insert(0, f'if {group}["momentum"] or {group}["weight_decay"]: '
+                             f'raise {w.bound(Otherwise)}')
+    w.lines.insert(0, f'{group} = {opt}.param_groups[{number}]')
+    return group
+
+def _write_row(w, flat, group):
+    "Multiply all gradients of a group by the learning rate, once"
+    if flat is None or any(flat is old for old in w.scope.values()): return
+    row = w.bound(flat, 'all_gradients')
+    w.say(f'{w.bound(np.multiply)}({row}, {group}["lr"], out={row})')
+
+def _write_rate(w, c, out):
+    group = _group_of(w, w.bound(c.f, 'optimizer'), c.args[0], c.f)
+    w.say(f'{out()}.fill({group}["lr"])')
 
 def _write_update(w, c, out):
     x, g, number, p = c.args
     opt = w.bound(c.f, 'optimizer')
-    group = f'group{number}' if opt == 'optimizer' else f'{opt}_group{number}'
-    if group not in w.taken:
-        w.taken.add(group)
-        w.say(f'# update\n    {group} = {opt}.param_groups[{number}]')
+    if '# update' not in w.lines: w.say('# update')
+    group = _group_of(w, opt, number, c.f)
     flat = g.memory.flat if isinstance(g, Symbol) else None
-    if flat is None:
+    if flat is None and not c.extra:
         state = f'{opt}.state.setdefault({w.bound(p, "tensor")}, {{}})'
         return w.say(f'{opt}.update({w.text(x)}, {w.text(g)}, {state}, {group})')
-    if not any(flat is old for old in w.scope.values()):
-        row = w.bound(flat, 'all_gradients')
-        settings = f'{opt}.param_groups[{number}]'
-        w.lines.insert(0, f'if {settings}["momentum"] or {settings}["weight_decay"]: '
-                       f'raise {w.bound(Otherwise)}')
-        w.say(f'{w.bound(np.multiply)}({row}, {group}["lr"], out={row})')
+    _write_row(w, flat, group)
     w.say(f'{w.bound(np.subtract)}({w.text(x)}, {w.text(g)}, out={w.text(x)})')
 
 # %% ../nbs/17_capture.ipynb #ac08e67e
 _WRITERS = dict(ufunc=_write_ufunc, reduce=_write_reduce, copy=_write_copy, fill=_write_fill,
     where=_write_where, call=_write_call, set=_write_set, do=_write_do, guard=_write_guard,
-    range=_write_range, draw=_write_draw, note=_write_note, update=_write_update)
+    range=_write_range, draw=_write_draw, note=_write_note, update=_write_update, rate=_write_rate)
 
 def _write_line(w, c):
     "Write one call as one line, or as few"
     if c.out is not None and c.out.memory.kind == 'inline': return _write_inline(w, c)
     w.acted |= c.form in ('draw', 'update', 'set', 'do')
-    wish = 'drawn' if c.form == 'draw' else getattr(c.f, '__name__', 'result')
+    wish = {'draw': 'drawn', 'rate': 'rate'}.get(c.form, getattr(c.f, '__name__', 'result'))
     if c.form == 'reduce': wish = c.f.__self__.__name__ + '_'
     def out(): return w.root(c.out, _WORDS.get(wish, wish)) if c.out.base is None else w.text(c.out)
     _WRITERS[c.form](w, c, out)
@@ -1145,7 +1206,8 @@ class Program:
                  exact:bool=False): # keep NumPy's own order in sums over rows?
         self.tape, self.build, self.watch = tape, build, watch
         self.checked = self.differed = False
-        calls, same = simplify(tape.calls)
+        calls = tape.calls if exact else _with_rate(tape.calls, outputs)
+        calls, same = simplify(calls)
         outputs = [_swap(s, same) for s in outputs]
         calls, promised = _promises(calls)
         self.calls = calls = guards_first(needed(calls, {s.memory for s in outputs}))
@@ -1193,6 +1255,7 @@ def _bind(self):
         return key, weakref.ref(o, lambda _: forget(key, None))
     self.marks = [mark(owner(t.value)) for t in self.writes]
     _conditions(self)
+    _finishing(self)
 
 # %% ../nbs/17_capture.ipynb #05ee2682
 _VALUE, _TRACKED = operator.attrgetter('value'), operator.attrgetter('tracked')
@@ -1228,12 +1291,26 @@ def _fits(self) -> bool:
 
 def _run(self, arrays):
     "Do the step"
-    result = self.function(*arrays)
-    for p in self.clear:
-        if _GRAD.__get__(p) is not None: _GRAD.__set__(p, None)
-    clock[0] = now = clock[0] + 1
-    for key, ref in self.marks: changes[key] = ref, now, 'a captured step'
-    return self.build(result)
+    return self.finish(self.function(*arrays))
+
+def _finishing(self):
+    "What is done after a replay, as a function, compiled like the program"
+    scope = dict(clock=clock, changes=changes, grad=_GRAD.__get__, put=_GRAD.__set__,
+                 build=self.build, new=Tensor.__new__, Tensor=Tensor)
+    lines = ['clock[0] = now = clock[0] + 1']
+    for i, (key, ref) in enumerate(self.marks):
+        scope[f'ref{i}'] = ref
+        lines.append(f'changes[{key}] = ref{i}, now, "a captured step"')
+    for i, p in enumerate(self.clear):
+        scope[f'p{i}'] = p
+        lines.append(f'if grad(p{i}) is not None: put(p{i}, None)')
+    if self.build is _bare:
+        scope |= {f'v_{slot}': v for slot, v in _LEAF}
+        lines += ['t = new(Tensor)', *(f't.{slot} = v_{slot}' for slot, _ in _LEAF),
+                  't.value, t.born = result, now', 'return t']
+    else: lines.append('return build(result)')
+    exec('def finish(result):\n    ' + '\n    '.join(lines), scope)
+    self.finish = scope['finish']
 
 Program.fits, Program.run = _fits, _run
 
