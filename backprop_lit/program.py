@@ -213,6 +213,7 @@ def _ufunc(self, ufunc, method, inputs, out, kwargs):
     self.calls[-1].f, self.calls[-1].args = ufunc, self.calls[-1].args[:-1]
     return out[0]
 
+# %% ../nbs/17_capture.ipynb #37f4e458
 def _reduce(self, ufunc, x, axis=0, keepdims=False, dtype=None, **more):
     "A reduction; axes that are kept are a view"
     more = {k: v for k, v in more.items() if v is not np._NoValue}
@@ -244,6 +245,7 @@ def _mean(self, x, axis=None, dtype=None, out=None, keepdims=False):
     total = self.reduce(np.add, x, axis, keepdims)
     return np.true_divide(total, x.size // max(total.size, 1))
 
+# %% ../nbs/17_capture.ipynb #877f024d
 def _astype(self, x, dtype, copy=True):
     "The same numbers as another type"
     if not copy and x.dtype == dtype: return x
@@ -284,6 +286,7 @@ def _reduction(u):
         u, x, axis, keepdims, dtype, **more)
 def _filling(n): return lambda tape, x, dtype=None, shape=None: tape.like(n, x, dtype, shape)
 
+# %% ../nbs/17_capture.ipynb #92c673bf
 _FUNCTIONS = {
     np.sum: _reduction(np.add), np.max: _reduction(np.maximum), np.min: _reduction(np.minimum),
     np.prod: _reduction(np.multiply), np.mean: Tape.mean, np.copyto: _copyto,
@@ -313,6 +316,7 @@ def _guard(self, x) -> bool:
     self.calls.append(Call('guard', None, (x.symbol, truth), {}, None, True))
     return truth
 
+# %% ../nbs/17_capture.ipynb #669f8a45
 def _early(self, memory) -> bool:
     "Can this be computed from what the step was given, before anything is changed?"
     wanted = {memory}
@@ -344,6 +348,7 @@ def _drawn(name):
         return self.tape.draw(self, name, plain, args, kwargs)
     return draw
 
+# %% ../nbs/17_capture.ipynb #9b507792
 def _draw(self, drawing, name, plain, args, kwargs):
     "Random numbers, which every replay draws anew"
     result = plain(drawing.rng, *map(_raw, args), **kwargs)
@@ -392,6 +397,7 @@ def _updates(self, opt):
             moved += 1
     return moved
 
+# %% ../nbs/17_capture.ipynb #4868c84f
 def _lift(self, t) -> Recorded:
     "The recorded array of the tensor `t`, which computes with it from now on"
     if isinstance(t.value, Recorded): return t.value
@@ -420,6 +426,7 @@ def _recorded_step(opt):
     tape = _tape.get()
     if tape is None or not tape.updates(opt): return _PLAIN['step'](opt)
 
+# %% ../nbs/17_capture.ipynb #970fff9a
 def _recorded_module(module, *args, **kwargs):
     tape = _tape.get()
     if tape is not None: tape.enter(module)
@@ -434,7 +441,7 @@ def _recorded_backward(*args, **kwargs):
     if tape is not None: tape.calls.append(Call('note', 'backward', (), {}, None, True))
     return _PLAIN['backward'](*args, **kwargs)
 
-# %% ../nbs/17_capture.ipynb #970fff9a
+# %% ../nbs/17_capture.ipynb #49adfd56
 _HOME = next(c for c in Tensor.__mro__ if 'data' in vars(c))       # of the property .data
 _PLACES = dict(call=(primitive, '__call__', _recorded_call),
     change=(tensor, '_in_place', _recorded_change), step=(Optimizer, 'step', _recorded_step),
@@ -452,6 +459,7 @@ def _switch(by:int):
         for key, (place, name, new) in _PLACES.items():
             setattr(place, name, new if by == 1 else _PLAIN[key])
 
+# %% ../nbs/17_capture.ipynb #e542b65e
 def _enter(self, module):
     "Take notice of a module, and of the generators that it draws from"
     if module in self.modules: return
@@ -461,6 +469,34 @@ def _enter(self, module):
             self.generators.append((vars(module).__setitem__, name, v))
             vars(module)[name] = _Drawing(v, self)
 Tape.enter = _enter
+
+# %% ../nbs/17_capture.ipynb #f75f0bd4
+def _surroundings(function, seen=None) -> dict: # function -> (cells, names of globals)
+    "What a function, and those of the user's that it calls, read from outside"
+    seen = {} if seen is None else seen
+    function = getattr(function, '__func__', function)
+    if not isinstance(function, types.FunctionType) or function in seen: return seen
+    if (function.__module__ or '').split('.')[0] in ('backprop_lit', 'numpy'): return seen
+    names = tuple(n for n in _names(function.__code__) if n in function.__globals__)
+    seen[function] = function.__closure__ or (), names
+    for f in _around(function, *seen[function]): _surroundings(f, seen)
+    return seen
+
+def _names(code):
+    "The names that a piece of code, and those inside it, mention"
+    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
+    return dict.fromkeys([*code.co_names, *inner])
+
+# %% ../nbs/17_capture.ipynb #b4282861
+def _around(function, cells, names):
+    "What these cells and globals hold"
+    held = [c.cell_contents for c in filter(_is_filled, cells)]
+    return held + [function.__globals__[n] for n in names if n in function.__globals__]
+
+def _is_filled(cell):
+    try: cell.cell_contents
+    except ValueError: return False
+    return True
 
 # %% ../nbs/17_capture.ipynb #5d2a0d49
 @contextmanager
@@ -480,33 +516,6 @@ def recording(tape:Tape, step=None):
         if _STREAM and isinstance(_STREAM[0], _Drawing): _STREAM[:] = default
         for put, name, rng in tape.generators: put(name, rng)
         _switch(-1)
-
-# %% ../nbs/17_capture.ipynb #f75f0bd4
-def _surroundings(function, seen=None) -> dict: # function -> (cells, names of globals)
-    "What a function, and those of the user's that it calls, read from outside"
-    seen = {} if seen is None else seen
-    function = getattr(function, '__func__', function)
-    if not isinstance(function, types.FunctionType) or function in seen: return seen
-    if (function.__module__ or '').split('.')[0] in ('backprop_lit', 'numpy'): return seen
-    names = tuple(n for n in _names(function.__code__) if n in function.__globals__)
-    seen[function] = function.__closure__ or (), names
-    for f in _around(function, *seen[function]): _surroundings(f, seen)
-    return seen
-
-def _names(code):
-    "The names that a piece of code, and those inside it, mention"
-    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
-    return dict.fromkeys([*code.co_names, *inner])
-
-def _around(function, cells, names):
-    "What these cells and globals hold"
-    held = [c.cell_contents for c in filter(_is_filled, cells)]
-    return held + [function.__globals__[n] for n in names if n in function.__globals__]
-
-def _is_filled(cell):
-    try: cell.cell_contents
-    except ValueError: return False
-    return True
 
 # %% ../nbs/17_capture.ipynb #4bd6034c
 class Watch:
@@ -532,29 +541,9 @@ class Watch:
         "Is all of it as it was?"
         return all(map(operator.is_, self.now(), self.old))
 
+# %% ../nbs/17_capture.ipynb #19febfe7
 _CONTENTS = operator.attrgetter('cell_contents')
 _CALM = types.ModuleType, types.FunctionType, type, Node, np.ndarray, np.random.Generator
-
-# %% ../nbs/17_capture.ipynb #cbf30bcd
-def record(step, args:tuple, kwargs:dict) -> tuple: # (result, tape, names, outputs, build, watch)
-    "The result of `step(*args, **kwargs)`, and all that is needed to write the program"
-    tape, number, watch = Tape(), count(), Watch(step, args)
-    with recording(tape, step):
-        new = [_wrap(a, tape, number) for a in args]
-        named = {k: _wrap(v, tape, number) for k, v in kwargs.items()}
-        try:
-            out = _try(step, new, named, tape, args, kwargs)
-            outputs, build, result = _take_out(tape, out)
-            owners = _left_behind(tape)
-        finally: _put_back(tape)
-    _check_outside(tape, watch)
-    del new, named, out
-    if owners: outputs, build = _with_gradients(outputs, build, owners)
-    tape.known.clear()
-    for t in tape.leaves: tape.leaves[t] = None
-    _check_kept(tape)
-    names = _input_names(step, next(number), args)
-    return result, tape, names, outputs, build, Watch(step, args, tape.modules)
 
 # %% ../nbs/17_capture.ipynb #1c9fffc0
 def _try(step, new, named, tape, args, kwargs):
@@ -568,6 +557,7 @@ def _try(step, new, named, tape, args, kwargs):
         finally: _tape.reset(token)
         raise
 
+# %% ../nbs/17_capture.ipynb #c61c8a5b
 def _wrap(a, tape, number):
     "An argument, recorded"
     if type(a) in (tuple, list): return type(a)(_wrap(b, tape, number) for b in a)
@@ -587,6 +577,7 @@ def _bare(array, kind=Tensor):
 _LEAF = [(slot, getattr(Tensor(0.), slot)) for slot in Node.__slots__
          if slot not in ('value', 'born', '__weakref__')]
 
+# %% ../nbs/17_capture.ipynb #701c2ae3
 def _put_back(tape):
     "Real arrays into the tensors again"
     for t, (array, new) in tape.leaves.items():
@@ -622,6 +613,7 @@ def _take_out(tape, out):
         return _rebuild(tree, lambda _: next(each))
     return symbols, _bare if tree[0] == 'tensor' else build, _rebuild(tree, np.copy)
 
+# %% ../nbs/17_capture.ipynb #a3d20924
 def _rebuild(tree, get):
     "What a step returned, with the arrays that `get` gives"
     kind, o = tree
@@ -665,6 +657,27 @@ def _check_kept(tape):
     if kept: raise _refuse(f'a result of shape {kept[0].shape} that the step keeps somewhere',
                            'Return it, and keep what the captured step returns')
 
+# %% ../nbs/17_capture.ipynb #cbf30bcd
+def record(step, args:tuple, kwargs:dict) -> tuple: # (result, tape, names, outputs, build, watch)
+    "The result of `step(*args, **kwargs)`, and all that is needed to write the program"
+    tape, number, watch = Tape(), count(), Watch(step, args)
+    with recording(tape, step):
+        new = [_wrap(a, tape, number) for a in args]
+        named = {k: _wrap(v, tape, number) for k, v in kwargs.items()}
+        try:
+            out = _try(step, new, named, tape, args, kwargs)
+            outputs, build, result = _take_out(tape, out)
+            owners = _left_behind(tape)
+        finally: _put_back(tape)
+    _check_outside(tape, watch)
+    del new, named, out
+    if owners: outputs, build = _with_gradients(outputs, build, owners)
+    tape.known.clear()
+    for t in tape.leaves: tape.leaves[t] = None
+    _check_kept(tape)
+    names = _input_names(step, next(number), args)
+    return result, tape, names, outputs, build, Watch(step, args, tape.modules)
+
 # %% ../nbs/17_capture.ipynb #604954d4
 _MADE = 'temp', 'fresh', 'const', 'inline'
 _SIMPLE = int, float, str, type(None), bool, slice, type(...), np.generic, dict, np.dtype
@@ -676,6 +689,7 @@ def _same(a, b, pairs) -> bool:
         _same(x, y, pairs) for x, y in zip(a, b))
     return a is b or isinstance(a, _SIMPLE) and type(a) is type(b) and repr(a) == repr(b)
 
+# %% ../nbs/17_capture.ipynb #a2f6cdb6
 def _same_symbol(a, b, pairs):
     if (a.shape, a.dtype, a.late) != (b.shape, b.dtype, b.late): return False
     if a.base is not None: return (b.base is not None and a.view[0] is b.view[0]
@@ -755,6 +769,7 @@ def simplify(calls:list) -> tuple: # (calls, symbol -> the symbol that stands fo
         kept.append(c)
     return kept, same
 
+# %% ../nbs/17_capture.ipynb #620961c6
 def _computed(c):
     "The result of a call whose arguments are constant"
     get = lambda a: _array_of(a) if isinstance(a, Symbol) else a
@@ -797,6 +812,7 @@ def _bound_of(c, made):
     if pair == (np.minimum, np.less) and n == 0: return x, 'low', 0
     return (x, 'high', n) if pair == (np.maximum, np.greater_equal) else None
 
+# %% ../nbs/17_capture.ipynb #47a2ec17
 def _promises(calls):
     "The calls, with each pair of guards on labels as one, and memory -> number of classes"
     made = {c.out.memory: c for c in calls if c.out is not None and not c.writes}
@@ -807,6 +823,7 @@ def _promises(calls):
     new = {c: Call('range', n, (x,), {}, None, True) for x, (c, n) in both.items()}
     return [new.get(c, c) for c in calls if c not in drop], {x.memory: n for x, (_, n) in both.items()}
 
+# %% ../nbs/17_capture.ipynb #81d83ebf
 def _inline(calls):
     "Single numbers that only guards read need no memory"
     last = max([i for i, c in enumerate(calls) if c.form == 'guard'], default=-1)
@@ -826,6 +843,7 @@ def _lives(calls, outputs):
     for s in _symbols(tuple(outputs)): s.memory.last = len(calls)
     return list(found)
 
+# %% ../nbs/17_capture.ipynb #5c078f24
 def _heir(c, i):
     "An argument that dies in this call, and whose memory the result may take, or None"
     if c.form != 'ufunc' or c.f.signature is not None: return None
@@ -898,6 +916,7 @@ def _is_linear(c, scaled):
 
 def _reach(args, memories): return any(s.memory in memories for s in _symbols(args))
 
+# %% ../nbs/17_capture.ipynb #3d8d22ce
 def _seed(calls):
     "The number of the call that makes the 1 at the start of the only walk backwards, or None"
     notes = [i for i, c in enumerate(calls) if c.form == 'note']
@@ -952,14 +971,17 @@ class _Writer:
         self.taken.add(new)
         return new
 
-    def bound(self, thing, wish=None):
-        "The name of a function, or of an object of Python's"
-        for name, old in self.scope.items():
-            if old is thing or type(old) is type(thing) is types.BuiltinMethodType and old == thing:
-                return name
-        name = self.name(wish or getattr(thing, '__name__', type(thing).__name__.lower()))
-        self.scope[name] = thing
-        return name
+# %% ../nbs/17_capture.ipynb #6d8eaac2
+def _bound(self, thing, wish=None):
+    "The name of a function, or of an object of Python's"
+    for name, old in self.scope.items():
+        if old is thing or type(old) is type(thing) is types.BuiltinMethodType and old == thing:
+            return name
+    name = self.name(wish or getattr(thing, '__name__', type(thing).__name__.lower()))
+    self.scope[name] = thing
+    return name
+
+_Writer.bound = _bound
 
 # %% ../nbs/17_capture.ipynb #b00913a2
 def _paths(modules):
@@ -972,6 +994,7 @@ def _paths(modules):
             names[p] = max(names.get(p, ''), new, key=len)
     return names
 
+# %% ../nbs/17_capture.ipynb #303351ed
 def _root(self, symbol, wish='result'):
     "The name of a whole memory"
     m = symbol.memory
@@ -986,6 +1009,7 @@ def _root(self, symbol, wish='result'):
     if symbol.static: self.static[self.roots[m]] = symbol
     return self.roots[m]
 
+# %% ../nbs/17_capture.ipynb #f72908c2
 def _described(array):
     "What a constant array is called"
     size = '_'.join(map(str, array.shape))
@@ -999,7 +1023,7 @@ def _described(array):
 
 _Writer.root = _root
 
-# %% ../nbs/17_capture.ipynb #303351ed
+# %% ../nbs/17_capture.ipynb #3938a273
 def _text(self, a):
     "An argument, as it stands in the source"
     if isinstance(a, Symbol): return self.root(a) if a.base is None else self.viewed(a)
@@ -1010,6 +1034,7 @@ def _text(self, a):
     plain = isinstance(a, (int, float, str, bool, type(None)))
     return repr(a) if plain and a == a and a not in (np.inf, -np.inf) else self.bound(a)
 
+# %% ../nbs/17_capture.ipynb #41ad576d
 def _viewed(self, a):
     "The name of a view, made at once if it is the same in every replay"
     base, (f, args) = self.text(a.base), a.view
@@ -1045,6 +1070,7 @@ def _write_ufunc(w, c, out):
     args = ', '.join([w.text(_number_for(w, a, c)) for a in c.args])
     w.say(f'{w.bound(f)}({args}, out={out()})')
 
+# %% ../nbs/17_capture.ipynb #f824d7d4
 def _classes(w, c):
     "How many classes, if this is labels[:, None] == arange(C) and a guard watches the labels"
     x, y = c.args
@@ -1067,7 +1093,7 @@ def _number_for(w, a, c):
     full = c.f in (np.maximum, np.minimum) and np.prod(c.out.shape) <= 1 << 20
     return w.constant(np.full(c.out.shape if full else (), a, dtype))
 
-# %% ../nbs/17_capture.ipynb #f824d7d4
+# %% ../nbs/17_capture.ipynb #ba4340c6
 def _constant(self, array):
     "A symbol for an array that is always the same"
     key = array.tobytes(), array.dtype, array.shape
@@ -1086,6 +1112,7 @@ def _write_reduce(w, c, out):
         return w.say(f'{w.bound(np.dot)}({ones}, {w.text(x)}, out={out()})')
     w.say(f'{_reducer(w, c)}({w.text(x)}, axis={axis}, out={out()})')
 
+# %% ../nbs/17_capture.ipynb #cf4ef0e9
 def _reducer(w, c): return w.bound(c.f, f'{c.f.__self__.__name__}_reduce')
 
 def _write_copy(w, c, out):
@@ -1097,7 +1124,11 @@ def _write_where(w, c, out):
     w.say(f'{copyto}({out()}, {y}, casting="unsafe")')
     w.say(f'{copyto}({out()}, {x}, casting="unsafe", where={cond})')
 
-# %% ../nbs/17_capture.ipynb #ba4340c6
+# %% ../nbs/17_capture.ipynb #60af1deb
+class Otherwise(Exception):
+    "A guard found that this is not the program for these numbers"
+
+# %% ../nbs/17_capture.ipynb #fcb360e4
 def _fresh(w, c, wish):
     "A name for what a line makes anew"
     key = c.out if c.out.late else c.out.memory
@@ -1116,6 +1147,7 @@ def _write_call(w, c, out):
     way_out = w.bound(error, 'error') if w.acted else w.bound(Otherwise)
     w.say(f'if {name}.shape != {c.out.shape}: raise {way_out}')
 
+# %% ../nbs/17_capture.ipynb #df1bd1cf
 def _write_set(w, c, out):
     x, index, v = c.args
     w.say(f'{w.text(x)}[{w.index(index)}] = {w.text(v)}')
@@ -1133,10 +1165,7 @@ def _write_range(w, c, out):
     reduce = w.bound(np.maximum.reduce, 'maximum_reduce')
     w.say(f'if {reduce}({plain}, axis=None) >= {c.f}: raise {w.bound(Otherwise)}')
 
-class Otherwise(Exception):
-    "A guard found that this is not the program for these numbers"
-
-# %% ../nbs/17_capture.ipynb #cf4ef0e9
+# %% ../nbs/17_capture.ipynb #eb981a50
 def _write_draw(w, c, out):
     rng, args = c.args
     who = f'{w.bound(_STREAM, "generators")}[0]' if rng == 'default' else w.bound(rng, 'rng')
@@ -1157,6 +1186,7 @@ def _group_of(w, opt, number, optimizer):
     w.lines.insert(0, f'{group} = {opt}.param_groups[{number}]')
     return group
 
+# %% ../nbs/17_capture.ipynb #048fc72f
 def _write_row(w, flat, group):
     "Multiply all gradients of a group by the learning rate, once"
     if flat is None or any(flat is old for old in w.scope.values()): return
@@ -1199,35 +1229,26 @@ def _write_inline(w, c):
     w.roots[c.out.memory] = (f'{_reducer(w, c)}({args[0]}, axis=None)' if c.form == 'reduce'
                              else f'{args[0]} {_SIGNS[c.f]} {args[1]}')
 
-# %% ../nbs/17_capture.ipynb #42d8af50
-class Program:
-    "Straight-line NumPy code that does what a step did"
-    def __init__(self, tape:Tape, inputs:list, outputs:list, build, watch:Watch,
-                 exact:bool=False): # keep NumPy's own order in sums over rows?
-        self.tape, self.build, self.watch = tape, build, watch
-        self.checked = self.differed = False
-        calls = tape.calls if exact else _with_rate(tape.calls, outputs)
-        calls, same = simplify(calls)
-        outputs = [_swap(s, same) for s in outputs]
-        calls, promised = _promises(calls)
-        self.calls = calls = guards_first(needed(calls, {s.memory for s in outputs}))
-        self.memories = _lives(calls, outputs)
-        _inline(calls)
-        _in_rows(calls)
-        self.nbytes = place(calls, self.memories)
-        self.writer = w = _Writer(inputs, tape.modules, exact, promised)
-        _name_gradients(w, calls)
-        for c in calls: _write_line(w, c)
-        given = ', '.join(f'{w.text(s)}.copy()' for s in outputs)
-        w.say(f'return {given}' if len(outputs) == 1 else f'return ({given})')
-        self.source = f'def step({", ".join(inputs)}):\n    ' + '\n    '.join(w.lines) + '\n'
-        self.leaves, self.clear, self.enabled = list(tape.leaves), tape.clear, is_grad_enabled()
-        self.given = {name: m for name, m in zip(inputs, tape.given)}
-        self.writes = [m.source for m in dict.fromkeys(
-            c.out.memory for c in calls if c.writes and c.out) if m.kind == 'leaf']
-        _compile(self)
-
 # %% ../nbs/17_capture.ipynb #6278e9f3
+def _plan(self, tape, outputs):
+    "The calls that are needed, their buffers, and the source"
+    calls = tape.calls if self.exact else _with_rate(tape.calls, outputs)
+    calls, same = simplify(calls)
+    outputs = [_swap(s, same) for s in outputs]
+    calls, promised = _promises(calls)
+    self.calls = calls = guards_first(needed(calls, {s.memory for s in outputs}))
+    self.memories = _lives(calls, outputs)
+    _inline(calls)
+    _in_rows(calls)
+    self.nbytes = place(calls, self.memories)
+    self.writer = w = _Writer(self.inputs, tape.modules, self.exact, promised)
+    _name_gradients(w, calls)
+    for c in calls: _write_line(w, c)
+    given = ', '.join(f'{w.text(s)}.copy()' for s in outputs)
+    w.say(f'return {given}' if len(outputs) == 1 else f'return ({given})')
+    self.source = f'def step({", ".join(self.inputs)}):\n    ' + '\n    '.join(w.lines) + '\n'
+
+# %% ../nbs/17_capture.ipynb #79611cf7
 def _name_gradients(w, calls):
     "Call the gradient of weight g_weight, and so on"
     for c in calls:
@@ -1245,6 +1266,7 @@ def _compile(self):
     self.function = self.scope['step']
     _bind(self)
 
+# %% ../nbs/17_capture.ipynb #cf17d67b
 def _bind(self):
     "Look the arrays up, at first and when a parameter has a new one"
     self.arrays = [t.value for t in self.leaves]
@@ -1279,6 +1301,7 @@ def _conditions(self):
     exec(f'def admits({", ".join(self.given)}): return (' + ' and '.join(rules) + ')', scope)
     self.admits = scope['admits']
 
+# %% ../nbs/17_capture.ipynb #3e4835c6
 def _fits(self) -> bool:
     "Is everything that the program relies on as it was? New arrays are bound."
     if not self.watch.holds(): return False
@@ -1293,6 +1316,7 @@ def _run(self, arrays):
     "Do the step"
     return self.finish(self.function(*arrays))
 
+# %% ../nbs/17_capture.ipynb #46b426a0
 def _finishing(self):
     "What is done after a replay, as a function, compiled like the program"
     scope = dict(clock=clock, changes=changes, grad=_GRAD.__get__, put=_GRAD.__set__,
@@ -1312,55 +1336,48 @@ def _finishing(self):
     exec('def finish(result):\n    ' + '\n    '.join(lines), scope)
     self.finish = scope['finish']
 
-Program.fits, Program.run = _fits, _run
-
-# %% ../nbs/17_capture.ipynb #829b078b
-class capture:
-    "A function that does what `step` does, from the third time on without building a graph"
-    def __init__(self,
-        step, # one step of training: arrays or tensors in, tensors or arrays out
-        exact:bool=False, # bit for bit as without capture? Slower by the sums over rows
-        limit:int=10 # how often a signature may be recorded before it is left as it is
-    ):
-        self.step, self.exact, self.limit, self.last = step, exact, limit, None
-        self.programs, self.recordings, self.lock = {}, Counter(), threading.RLock()
-        self.__name__ = getattr(step, '__name__', 'step')
-
-    @property
-    def source(self) -> str:
-        "The program of the last call. Raises `RuntimeError` before the first."
-        if self.last is not None: return self.last.source
-        raise RuntimeError(f'source: expected a step that has run, got {self.__name__}, which '
-                           'never did. Call it once')
-
-    def __call__(self, *args, **kwargs):
-        program = self.last
-        if program is not None and program.checked and not kwargs:
-            with self.lock:
-                if _admits(program, args):
-                    try: return program.run(args)
-                    except Otherwise: pass
-        return self.choose(args, kwargs)
-
-    def choose(self, args, kwargs):
-        "The result of the program for these arguments, or of the step itself"
-        arrays, signature = [], [is_grad_enabled()]
-        for a in chain(args, kwargs.values()) if kwargs else args:
-            if type(a) is np.ndarray:
-                arrays.append(a)
-                signature += a.shape, a.dtype
-            else: signature.append(_part(a, arrays))
-        signature = (*signature, *kwargs)
-        with self.lock:
-            for program in self.programs.get(signature, {}).values():
-                if not (program.checked and program.fits()): continue
-                try: result = program.run(arrays)
-                except Otherwise: continue
-                self.last = program
-                return result
-            return self.record(signature, args, kwargs)
+# %% ../nbs/17_capture.ipynb #42d8af50
+class Program:
+    "Straight-line NumPy code that does what a step did"
+    def __init__(self, tape:Tape, inputs:list, outputs:list, build, watch:Watch,
+                 exact:bool=False): # keep NumPy's own order in sums over rows?
+        self.tape, self.build, self.watch = tape, build, watch
+        self.checked = self.differed = False
+        self.inputs, self.exact = inputs, exact
+        _plan(self, tape, outputs)
+        self.leaves, self.clear, self.enabled = list(tape.leaves), tape.clear, is_grad_enabled()
+        self.given = {name: m for name, m in zip(inputs, tape.given)}
+        self.writes = [m.source for m in dict.fromkeys(
+            c.out.memory for c in self.calls if c.writes and c.out) if m.kind == 'leaf']
+        _compile(self)
+    fits, run = _fits, _run
 
 # %% ../nbs/17_capture.ipynb #4455ae54
+def _choose(self, args, kwargs):
+    "The result of the program for these arguments, or of the step itself"
+    arrays, signature = [], [is_grad_enabled()]
+    for a in chain(args, kwargs.values()) if kwargs else args:
+        if type(a) is np.ndarray:
+            arrays.append(a)
+            signature += a.shape, a.dtype
+        else: signature.append(_part(a, arrays))
+    signature = (*signature, *kwargs)
+    with self.lock:
+        for program in self.programs.get(signature, {}).values():
+            if not (program.checked and program.fits()): continue
+            try: result = program.run(arrays)
+            except Otherwise: continue
+            self.last = program
+            return result
+        return self.record(signature, args, kwargs)
+
+# %% ../nbs/17_capture.ipynb #d5c5f52e
+def _source(self):
+    if self.last is not None: return self.last.source
+    raise RuntimeError(f'source: expected a step that has run, got {self.__name__}, which '
+                       'never did. Call it once')
+
+# %% ../nbs/17_capture.ipynb #b3d1c989
 def _record(self, signature, args, kwargs):
     "Run the step itself, and trust its program if it is what it was before"
     n = self.recordings[signature] = self.recordings[signature] + 1
@@ -1381,8 +1398,7 @@ def _record(self, signature, args, kwargs):
     self.last.checked, self.last.differed = again and not found, bool(found)
     return result
 
-capture.record = _record
-
+# %% ../nbs/17_capture.ipynb #2532f975
 def _admits(program, args):
     "Is every argument an array, and is all as it was when the last program was made?"
     for a in args:
@@ -1399,3 +1415,27 @@ def _part(a, arrays):
     if t in (tuple, list): return t, tuple(_part(b, arrays) for b in a)
     if t in (int, float, bool, str, type(None)) or isinstance(a, np.generic): return t, repr(a)
     return t, id(a)
+
+# %% ../nbs/17_capture.ipynb #829b078b
+class capture:
+    "A function that does what `step` does, from the third time on without building a graph"
+    def __init__(self,
+        step, # one step of training: arrays or tensors in, tensors or arrays out
+        exact:bool=False, # bit for bit as without capture? Slower by the sums over rows
+        limit:int=10 # how often a signature may be recorded before it is left as it is
+    ):
+        self.step, self.exact, self.limit, self.last = step, exact, limit, None
+        self.programs, self.recordings, self.lock = {}, Counter(), threading.RLock()
+        self.__name__ = getattr(step, '__name__', 'step')
+
+    source = property(_source, doc='The program of the last call, as Python source')
+
+    def __call__(self, *args, **kwargs):
+        program = self.last
+        if program is not None and program.checked and not kwargs:
+            with self.lock:
+                if _admits(program, args):
+                    try: return program.run(args)
+                    except Otherwise: pass
+        return self.choose(args, kwargs)
+    choose, record = _choose, _record
