@@ -111,13 +111,15 @@ def user_line() -> str: # "file:line"
 # %% ../nbs/04_graph.ipynb #0a2c2a22
 changes = {}     # id of the memory's owner -> (weak reference, clock, "file:line")
 
-def changed(array):
-    "Records that the memory of `array` was changed in place, and on which line."
-    array = owner(array)
+def changed(*arrays):
+    "Records that the memory of these arrays was changed in place, and on which line."
     clock[0] += 1
-    key, forget = id(array), changes.pop
-    ref = weakref.ref(array, lambda _: forget(key, None))
-    changes[key] = ref, clock[0], user_line()
+    line, forget = user_line(), changes.pop
+    for array in map(owner, arrays):
+        key = id(array)
+        ref = changes[key][0] if key in changes else weakref.ref(
+            array, lambda _, key=key: forget(key, None))
+        changes[key] = ref, clock[0], line
 
 def change_since(array, born:int) -> str: # "file:line", or nothing
     "Returns the line that changed the memory of `array` after the time `born`, or ''."

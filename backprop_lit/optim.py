@@ -120,15 +120,14 @@ class Optimizer:
 
     def step(self):
         "Move every tensor that has a gradient. Raises RuntimeError if none has one."
-        moved = 0
+        moved = []
         for group in self.param_groups:
             for p in group['params']:
                 if (g := _GRAD.__get__(p)) is None: continue
                 g = g.value if isinstance(g, Node) else g
                 self.update(p.value, g, self.state.setdefault(p, {}), group)
-                changed(p.value)
-                moved += 1
-        if moved: return
+                moved.append(p.value)
+        if moved: return changed(*moved)
         raise RuntimeError(f'step(): expected gradients, got none in {self}. First '
                            'zero_grad(), then loss.backward(), then step()')
 
