@@ -84,6 +84,8 @@ def test_third_derivative():
 def test_same_keeps_the_size():
     for k, d in itertools.product([1, 2, 3, 4, 5], [1, 2]):
         assert conv2d(np.ones((1, 1, 9, 8)), np.ones((1, 1, k, k)), padding='same', dilation=d).shape == (1, 1, 9, 8)
+    x, w = np.arange(9.).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2))         # an odd zero: right and below
+    assert (conv2d(x, w, padding='same') == conv2d(np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1))), w)).all()
 
 def test_arrays_stay_arrays_and_types_stay():
     x, w = np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 2, 2), np.float32)
@@ -124,7 +126,7 @@ def test_any_memory_order():
 
 # pooling ------------------------------------------------------------------------------
 
-WINDOWS = [(2,), (3,), (3, 2), (3, 2, 1), ((2, 3), (1, 2)), (2, 3), ((3, 2), None, (1, 1)), (1,), (4, 1, 2)]
+WINDOWS = [(2,), (3,), (3, 2), (3, 2, 1), ((2, 3), (1, 2)), (2, 3), ((3, 2), None, (1, 1)), (1,), (4, 1, 2), (2, (1, 2))]
 
 def pool_loops(x, kernel, stride=None, padding=0, kind='max'):
     "Values, and the gradient of their sum with weights 1, 2, 3, …, window by window"
@@ -146,7 +148,7 @@ def pool_loops(x, kernel, stride=None, padding=0, kind='max'):
 def test_pools(kind, f, how):
     "Values, gradients on images full of ties, derivatives of two orders"
     rng = np.random.default_rng(0)
-    x = Tensor(rng.integers(0, 3, (2, 3, 7, 6)).astype(float), requires_grad=True)
+    x = Tensor(rng.integers(-3, 0, (2, 3, 7, 6)).astype(float), requires_grad=True)
     out = f(x, *how)
     value, grad = pool_loops(x.data, *how, kind=kind)
     np.testing.assert_allclose(out.data, value, atol=1e-12)
