@@ -5,6 +5,7 @@
 # %% ../nbs/08_tensor.ipynb #1d9b8fb1
 from __future__ import annotations
 import operator
+from importlib import import_module
 import numpy as np
 from . import backprop, ops
 from .backprop import RETAIN
@@ -166,6 +167,13 @@ def _remake(cls, value, tracked, name):
     return new
 
 # %% ../nbs/08_tensor.ipynb #e9d8e675
+_MORE = ['elementwise', 'shapes', 'linalg']         # the appendices: many more operations
+
+def _load_more():
+    "Load the appendices, when an operation is missed for the first time"
+    while _MORE: import_module(f'backprop_lit.{_MORE.pop(0)}')
+
+# %% ../nbs/08_tensor.ipynb #504f744f
 def _numpy_call(function, method, args, kwargs):
     "NumPy was called with a tensor: do the same with our operation, or say that there is none"
     name = getattr(function, '__name__', str(function))
@@ -175,11 +183,13 @@ def _numpy_call(function, method, args, kwargs):
     if method == 'reduce':
         function, args = _REDUCE.get(function), (args[0], kwargs.pop('axis', 0))
     elif method != '__call__': function = None
+    if function not in NUMPY: _load_more()
     if function in NUMPY: return NUMPY[function](*args, **kwargs)
     raise TypeError(f'np.{name}{"" if method == "__call__" else "." + method} has no rule for '
                     'tensors. Use another function, or give it one with primitive(…)')
 
-_REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min}
+_REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min, np.multiply: np.prod,
+           np.logical_and: np.all, np.logical_or: np.any}
 
 class _Protocols:
     "The part of a tensor that lets NumPy's own functions work on it"
@@ -299,6 +309,23 @@ for name, op in _BINARY.items():
     setattr(Tensor, f'__r{name}__', _delegate(op, reflected=True))
 for name, op in _OTHERS.items(): setattr(Tensor, f'__{name}__', _delegate(op))
 for name in _METHODS: setattr(Tensor, name, _delegate(getattr(ops, name)))
+
+_RARE = dict(elementwise='''sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh arctanh exp2 expm1
+    log2 log10 log1p square reciprocal isnan isinf isfinite logical_and logical_or logical_not argsort
+    floor ceil trunc floor_divide arctan2 hypot logaddexp remainder fmod fmax fmin copysign nansum all any
+    argmin round nan_to_num var std cumprod prod nonzero''', shapes='''moveaxis flip roll tril triu tile
+    repeat diag diagonal cumsum ravel trace take split diff sort''', linalg='''det dot inner outer cross
+    matrix_power solve slogdet cholesky svd norm inv''', loss='softmax log_softmax logsumexp')
+
+def _rare_method(name, home):
+    "A method from a later module, which is loaded when the method is called"
+    def method(self, *args, **kwargs):
+        return getattr(import_module(f'backprop_lit.{home}'), name)(self, *args, **kwargs)
+    method.__doc__ = f'See `{name}` in the chapter that exports the module `{home}`'
+    return method
+
+for home, names in _RARE.items():
+    for name in names.split(): setattr(Tensor, name, _rare_method(name, home))
 
 # %% ../nbs/08_tensor.ipynb #1fcca24e
 _became = primitive(lambda old, new: new, None, lambda g, out, old, new: g, needs=(),
