@@ -26,8 +26,10 @@ __all__ = ['sin', 'cos', 'tan', 'arcsin', 'arccos', 'arctan', 'deg2rad', 'rad2de
 sin = primitive(np.sin, lambda g, out, x: g * np.cos(x), needs=(0,))
 cos = primitive(np.cos, lambda g, out, x: -g * np.sin(x), needs=(0,))
 tan = primitive(np.tan, lambda g, out, x: g * (1 + out * out), needs=('out',))
-arcsin = primitive(np.arcsin, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)), needs=(0,))
-arccos = primitive(np.arccos, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)), needs=(0,))
+arcsin = primitive(np.arcsin, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)),
+                   needs=(0,))
+arccos = primitive(np.arccos, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)),
+                   needs=(0,))
 arctan = primitive(np.arctan, lambda g, out, x: g / (1 + x * x), needs=(0,))
 deg2rad = primitive(np.deg2rad, lambda g, out, x: np.deg2rad(g), needs=())
 rad2deg = primitive(np.rad2deg, lambda g, out, x: np.rad2deg(g), needs=())
@@ -81,8 +83,9 @@ def sinc(
     return _sinc(x, 0)
 
 # %% ../nbs/90_elementwise.ipynb #f35a6642
-isnan, isinf, isfinite = primitive(np.isnan), primitive(np.isinf), primitive(np.isfinite)
-signbit, isclose = primitive(np.signbit), primitive(np.isclose)
+isnan, isinf = primitive(np.isnan), primitive(np.isinf)
+isfinite, signbit = primitive(np.isfinite), primitive(np.signbit)
+isclose, _argmin = primitive(np.isclose), primitive(np.argmin)
 logical_and, logical_or = primitive(np.logical_and), primitive(np.logical_or)
 logical_not, logical_xor = primitive(np.logical_not), primitive(np.logical_xor)
 bitwise_and, bitwise_or = primitive(np.bitwise_and), primitive(np.bitwise_or)
@@ -90,7 +93,7 @@ bitwise_xor, invert = primitive(np.bitwise_xor), primitive(np.invert)
 argsort, argpartition = primitive(np.argsort), primitive(np.argpartition)
 searchsorted, digitize = primitive(np.searchsorted), primitive(np.digitize)
 isin, count_nonzero = primitive(np.isin), primitive(np.count_nonzero)
-_all, _any, _argmin = primitive(np.all), primitive(np.any), primitive(np.argmin)
+_all, _any = primitive(np.all), primitive(np.any)
 
 # %% ../nbs/90_elementwise.ipynb #df4c9efe
 def all(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
@@ -123,8 +126,8 @@ def _like(f):
     made.__doc__ = f'`numpy.{f.__name__}`: a constant of the shape of a tensor'
     return made
 
-zeros_like, ones_like, empty_like = _like(np.zeros_like), _like(np.ones_like), _like(np.empty_like)
-_full_like = _like(np.full_like)
+zeros_like, ones_like = _like(np.zeros_like), _like(np.ones_like)
+empty_like, _full_like = _like(np.empty_like), _like(np.full_like)
 
 def full_like(
     a, # whose shape and type to take
@@ -135,8 +138,8 @@ def full_like(
     if not isinstance(fill_value, Node): return _full_like(a, fill_value, **kwargs)
     return ones_like(a, **kwargs) * fill_value
 
-NUMPY.update({np.zeros_like: zeros_like, np.ones_like: ones_like, np.empty_like: empty_like,
-              np.full_like: full_like})
+NUMPY.update({np.zeros_like: zeros_like, np.ones_like: ones_like,
+              np.empty_like: empty_like, np.full_like: full_like})
 
 # %% ../nbs/90_elementwise.ipynb #724d8092
 def _flat(g, out, *args): return np.zeros_like(g)
@@ -145,7 +148,8 @@ floor, ceil = primitive(np.floor, _flat, needs=()), primitive(np.ceil, _flat, ne
 trunc, rint = primitive(np.trunc, _flat, needs=()), primitive(np.rint, _flat, needs=())
 fix = primitive(np.fix, _flat, needs=(), doc='Each element, rounded towards 0')
 floor_divide = primitive(np.floor_divide, _flat, _flat, needs=())
-heaviside = primitive(np.heaviside, _flat, lambda g, out, x, h: g * (x == 0), needs=(0,))
+heaviside = primitive(np.heaviside, _flat, lambda g, out, x, h: g * (x == 0),
+                      needs=(0,))
 _round = primitive(np.round, _flat, needs=())
 
 def round(
@@ -163,7 +167,8 @@ def _over_hypot(g, x, y):
 
 def _share(x, y):
     "x - y, and 0 for equal infinities"
-    return np.where((x == y) * np.isinf(x), 0, x - y)
+    same = (x == y) * np.isinf(x)
+    return np.where(same, 0, x) - np.where(same, 0, y)
 
 def _over_safe(g, x, r): return g * (x / np.where(r == 0, 1, r))
 
@@ -173,26 +178,31 @@ hypot = primitive(np.hypot, lambda g, out, x, y: _over_safe(g, x, out),
                   lambda g, out, x, y: _over_safe(g, y, out), needs=('out', 0, 1))
 logaddexp = primitive(np.logaddexp, lambda g, out, x, y: g * sigmoid(_share(x, y)),
                       lambda g, out, x, y: g * sigmoid(_share(y, x)), needs=(0, 1))
-logaddexp2 = primitive(np.logaddexp2, lambda g, out, x, y: g * sigmoid(_share(x, y) * LOG2),
-                       lambda g, out, x, y: g * sigmoid(_share(y, x) * LOG2), needs=(0, 1))
+logaddexp2 = primitive(np.logaddexp2,
+                       lambda g, out, x, y: g * sigmoid(_share(x, y) * LOG2),
+                       lambda g, out, x, y: g * sigmoid(_share(y, x) * LOG2),
+                       needs=(0, 1))
 
 # %% ../nbs/90_elementwise.ipynb #9fef21ed
 def _taken(g, out, x, y): return -g * np.rint((x - out) / y)
 def _chosen(g, out, x, y): return np.where(x == y, g * 0.5, np.where(out == x, g, 0))
 
-remainder = mod = primitive(np.remainder, lambda g, out, x, y: g, _taken, needs=('out', 0, 1))
+remainder = mod = primitive(np.remainder, lambda g, out, x, y: g, _taken,
+                            needs=('out', 0, 1))
 fmod = primitive(np.fmod, lambda g, out, x, y: g, _taken, needs=('out', 0, 1))
 fmax = primitive(np.fmax, _chosen, lambda g, out, x, y: _chosen(g, out, y, x),
                  needs=('out', 0, 1))
 fmin = primitive(np.fmin, _chosen, lambda g, out, x, y: _chosen(g, out, y, x),
                  needs=('out', 0, 1))
-copysign = primitive(np.copysign, lambda g, out, x, y: g * np.sign(x) * np.copysign(1, y),
+copysign = primitive(np.copysign,
+                     lambda g, out, x, y: g * np.sign(x) * np.copysign(1, y),
                      _flat, needs=(0, 1))
 float_power = primitive(np.float_power, *pow.vjps)
 ldexp = primitive(np.ldexp, lambda g, out, x, n: np.ldexp(g, n), needs=(1,))
 
 # %% ../nbs/90_elementwise.ipynb #c292cf3d
-_fraction = primitive(lambda x: np.modf(x)[0], lambda g, out, x: g, needs=(), name='modf')
+_fraction = primitive(lambda x: np.modf(x)[0], lambda g, out, x: g, needs=(),
+                      name='modf')
 _mantissa = primitive(lambda x: np.frexp(x)[0], needs=(0,), name='frexp',
                       *[lambda g, out, x: np.ldexp(g, -np.frexp(x)[1])])
 _exponent = primitive(lambda x: np.frexp(x)[1], name='frexp')
@@ -206,7 +216,7 @@ def modf(x):
     return _fraction(x), trunc(x)
 
 def frexp(x):
-    "Pair: mantissas between 0.5 and 1 in size, and exponents, with x = mantissa * 2**exponent"
+    "Pair m, e with x = m * 2**e: mantissas from 0.5 to 1 in size, and exponents"
     return _mantissa(x), _exponent(x)
 
 # %% ../nbs/90_elementwise.ipynb #e47362e3
@@ -233,7 +243,8 @@ def nan_to_num(
 def _deviation(g, out, x, axis, ddof, keepdims):
     "The gradient times the distance from the mean, for each element"
     n = x.size // max(np.size(out), 1) - ddof
-    return _spread(g, x, axis, keepdims) * (x - np.mean(x, axis=axis, keepdims=True)) / n
+    apart = x - np.mean(x, axis=axis, keepdims=True)
+    return _spread(g, x, axis, keepdims) * apart / n
 
 def _std_rule(g, out, x, axis, ddof, keepdims):
     return _deviation(g / np.where(out == 0, 1, out), out, x, axis, ddof, keepdims)
@@ -257,15 +268,16 @@ def var(
     ddof = ddof if correction is None else correction
     return _var(x, axis=_one_of(axis, dim), ddof=ddof, keepdims=keepdims or keepdim)
 
-def std(x, axis=None, ddof=0, keepdims:bool=False, dim=None, keepdim:bool=False, correction=None):
-    "Standard deviation over `axis`: the square root of the variance; slope 0 where it is 0"
+def std(x, axis=None, ddof=0, keepdims:bool=False, dim=None, keepdim:bool=False,
+        correction=None):
+    "Standard deviation over `axis`, the root of the variance; where 0, so is its slope"
     ddof = ddof if correction is None else correction
     return _std(x, axis=_one_of(axis, dim), ddof=ddof, keepdims=keepdims or keepdim)
 
 def ptp(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
     "Largest minus smallest element over `axis`"
-    axis, keepdims = _one_of(axis, dim), keepdims or keepdim
-    return np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
+    which = dict(axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
+    return np.max(x, **which) - np.min(x, **which)
 
 # %% ../nbs/90_elementwise.ipynb #39d0c4bf
 def _delay(x, first):
@@ -302,7 +314,8 @@ def cumprod(
 ): # the shape of x, or one row
     "Products of all elements up to each, along `axis`"
     axis = _one_of(axis, dim)
-    return _cumprod(np.reshape(x, -1), axis=0) if axis is None else _cumprod(x, axis=axis)
+    if axis is None: return _cumprod(np.reshape(x, -1), axis=0)
+    return _cumprod(x, axis=axis)
 
 NUMPY[np.cumprod] = cumprod
 
@@ -310,11 +323,12 @@ NUMPY[np.cumprod] = cumprod
 def _others(x):
     "The product of all others along the last axis, for each element"
     one, back = np.ones_like(x[..., :1]), x[..., ::-1]
-    left, right = _delay(np.cumprod(x, axis=-1), one), _delay(np.cumprod(back, axis=-1), one)
+    left = _delay(np.cumprod(x, axis=-1), one)
+    right = _delay(np.cumprod(back, axis=-1), one)
     return left * right[..., ::-1]
 
 def _joined(x, axis):
-    "`x` with `axis` moved to the end and joined into one, its shape before that, and the order"
+    "`x` with `axis` at the end, joined into one; its shape before that; the order"
     axes = range(x.ndim) if axis is None else np.atleast_1d(axis) % max(x.ndim, 1)
     order = [i for i in range(x.ndim) if i not in axes] + [int(i) for i in axes]
     moved = np.transpose(x, order)
@@ -330,7 +344,7 @@ def _prod_rule(g, out, x, axis, keepdims):
 _prod = primitive(np.prod, _prod_rule, needs=(0,))
 
 def prod(x, axis=None, keepdims:bool=False, dim=None, keepdim:bool=False):
-    "Product of the elements over `axis`; the gradient is right with zeros among them, too"
+    "Product of the elements over `axis`; zeros among them do not hurt the gradient"
     return _prod(x, axis=_one_of(axis, dim), keepdims=keepdims or keepdim)
 
 # %% ../nbs/90_elementwise.ipynb #bfc26f73
@@ -356,13 +370,15 @@ def _filled(x, fill): return np.where(np.isnan(x), fill, x)
 
 def _counted(x, axis, keepdims):
     "How many elements are not NaN, as numbers of the type of x"
-    return np.sum(np.logical_not(np.isnan(raw_index(x))).astype(x.dtype), axis, keepdims=keepdims)
+    there = np.logical_not(np.isnan(raw_index(x))).astype(x.dtype)
+    return np.sum(there, axis, keepdims=keepdims)
 
 def _skipping(reduce, fill, name):
     "A reduction that leaves NaN out"
     def f(x, axis=None, keepdims=False):
         return reduce(_filled(x, fill), axis=axis, keepdims=keepdims)
-    f.__doc__, f.__name__ = f'`{name}` over `axis`, without the elements that are NaN', f'nan{name}'
+    f.__name__ = f'nan{name}'
+    f.__doc__ = f'`{name}` over `axis`, without the elements that are NaN'
     return f
 
 nansum, nanprod = _skipping(np.sum, 0, 'sum'), _skipping(prod, 1, 'prod')
@@ -398,17 +414,21 @@ def nanstd(x, axis=None, ddof=0, keepdims:bool=False):
     return np.where(v == 0, 0, np.sqrt(np.where(v == 0, 1, v)))
 
 # %% ../nbs/90_elementwise.ipynb #f6a93684
-NUMPY.update({np.around: lambda a, decimals=0: round(a, decimals),
-    np.amax: lambda a, *args, **kwargs: np.max(a, *args, **kwargs),
-    np.amin: lambda a, *args, **kwargs: np.min(a, *args, **kwargs)} | {
-    getattr(np, f): globals()[f] for f in '''sinc fix round real imag nan_to_num isclose argsort
-    argpartition searchsorted digitize isin count_nonzero all any argmin divmod modf frexp
-    allclose array_equal nonzero flatnonzero argwhere var std ptp prod average nansum nanprod nanmean nanmax nanmin nanvar nanstd'''.split()} | {
-    f: outside(f) for f in (np.array_equiv, np.result_type, np.can_cast, np.min_scalar_type,
-    np.common_type, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
-    np.array2string, np.iscomplexobj, np.isrealobj, np.nanargmax, np.nanargmin,
-    np.isneginf, np.isposinf, np.isreal, np.iscomplex, np.lexsort)})
+_MINE = '''sinc fix round real imag nan_to_num isclose argsort argpartition searchsorted
+    digitize isin count_nonzero all any argmin divmod modf frexp allclose array_equal
+    nonzero flatnonzero argwhere var std ptp prod average nansum nanprod nanmean nanmax
+    nanmin nanvar nanstd'''.split()
+_PLAIN = '''array_equiv result_type can_cast min_scalar_type common_type array_repr
+    array_str array2string may_share_memory shares_memory iscomplexobj isrealobj nanargmax
+    nanargmin isneginf isposinf isreal iscomplex lexsort'''.split()
 
+NUMPY.update({getattr(np, name): globals()[name] for name in _MINE})
+NUMPY.update({getattr(np, name): outside(getattr(np, name)) for name in _PLAIN})
+NUMPY.update({np.around: lambda a, decimals=0: round(a, decimals),
+              np.amax: lambda a, *args, **kwargs: np.max(a, *args, **kwargs),
+              np.amin: lambda a, *args, **kwargs: np.min(a, *args, **kwargs)})
+
+# %% ../nbs/90_elementwise.ipynb #05be508b
 INSTEAD = {}      # NumPy's function -> what to use instead of it
 
 def no_rule(
@@ -423,10 +443,16 @@ def no_rule(
 
 # %% ../nbs/90_elementwise.ipynb #0328a11e
 _WRITE = 'x[index] = v, which tensors differentiate, or a new result'
-no_rule(_WRITE, np.put, np.place, np.putmask, np.copyto, np.fill_diagonal, np.put_along_axis)
+no_rule(_WRITE, np.put, np.place, np.putmask, np.copyto, np.fill_diagonal,
+        np.put_along_axis)
 no_rule('real arithmetic, such as a product with matrices of cosines and sines',
-       *[f for f in map(np.fft.__dict__.get, np.fft.__all__) if hasattr(f, '__wrapped__')])
-no_rule('x.data, outside the graph: counting has no slope', np.histogram, np.histogram2d,
+       *[f for f in map(np.fft.__dict__.get, np.fft.__all__)
+         if hasattr(f, '__wrapped__') and 'shift' not in f.__name__])
+no_rule('the function of that name in np, which gives nan where this gives complex numbers',
+        *[getattr(np.emath, f) for f in np.emath.__all__])
+no_rule('x.data, outside the graph: counting has no slope', np.histogram,
+        np.histogram2d,
        np.histogramdd, np.histogram_bin_edges, np.bincount)
-no_rule('x.data, outside the graph: a file keeps no graph', np.save, np.savez, np.savetxt,
+no_rule('x.data, outside the graph: a file keeps no graph', np.save, np.savez,
+        np.savetxt,
        np.savez_compressed)

@@ -23,23 +23,24 @@ def tensordot(
 ): # what is left of a, then what is left of b
     "Sum of products of `a` and `b` over pairs of axes"
     if not np.iterable(axes): axes = range(np.ndim(a) - axes, np.ndim(a)), range(axes)
-    left, right = ([int(i) % np.ndim(x) for i in np.atleast_1d(list(ax) if np.iterable(ax) else ax)]
-                   for x, ax in zip((a, b), axes))
+    axes = [list(ax) if np.iterable(ax) else [ax] for ax in axes]
+    left, right = ([int(i) % np.ndim(x) for i in ax] for x, ax in zip((a, b), axes))
     rest = [i for i in range(np.ndim(a)) if i not in left]
     keep = [i for i in range(np.ndim(b)) if i not in right]
     a, b = np.transpose(a, rest + left), np.transpose(b, right + keep)
     inner = np.shape(a)[len(rest):]
     if inner != np.shape(b)[:len(right)]:
-        raise ValueError(f'tensordot: expected axes of equal sizes, got {inner} in a and '
-                         f'{np.shape(b)[:len(right)]} in b')
+        raise ValueError('tensordot: expected axes of equal sizes, '
+                         f'got {inner} in a and {np.shape(b)[:len(right)]} in b')
     n = int(np.prod(inner))
     shape = np.shape(a)[:len(rest)] + np.shape(b)[len(right):]
     sizes = [int(np.prod(s)) for s in (shape[:len(rest)], shape[len(rest):])]
-    return np.reshape(np.reshape(a, (sizes[0], n)) @ np.reshape(b, (n, sizes[1])), shape)
+    flat = np.reshape(a, (sizes[0], n)) @ np.reshape(b, (n, sizes[1]))
+    return np.reshape(flat, shape)
 
 # %% ../nbs/92_linalg.ipynb #472da9aa
 def dot(a, b):
-    "Product of numbers, vectors or matrices; for more axes, the last of a with the last but one of b"
+    "Product over the last axis of `a` and the last but one, or only one, of `b`"
     if np.ndim(a) == 0 or np.ndim(b) == 0: return np.multiply(a, b)
     if np.ndim(a) < 3 and np.ndim(b) < 3: return np.matmul(a, b)
     return tensordot(a, b, ([-1], [-1 if np.ndim(b) == 1 else -2]))
@@ -83,19 +84,21 @@ def cross(a, b, axisa:int=-1, axisb:int=-1, axisc:int=-1, axis:int=None):
     if axis is not None: axisa = axisb = axisc = axis
     a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
     if a.shape[-1] != 3 or b.shape[-1] != 3:
-        raise ValueError(f'cross: expected vectors with 3 components, got {a.shape[-1]} and '
-                         f'{b.shape[-1]}. Add a component 0')
+        raise ValueError('cross: expected vectors with 3 components, '
+                         f'got {a.shape[-1]} and {b.shape[-1]}. Add a component 0')
     one, two = [1, 2, 0], [2, 0, 1]
     return np.moveaxis(a[..., one] * b[..., two] - a[..., two] * b[..., one], -1, axisc)
 
 # %% ../nbs/92_linalg.ipynb #2a7babb6
 def _letters(args):
-    "`einsum`'s arguments as a string and a list of operands, also from lists of axis numbers"
+    "`einsum`'s arguments, in either form, as a string and a list of operands"
     if isinstance(args[0], str): return args[0].replace(' ', ''), list(args[1:])
     names = string.ascii_uppercase + string.ascii_lowercase
-    terms = [''.join('...' if i is Ellipsis else names[i] for i in a) for a in args[1::2]]
+    terms = [''.join('...' if i is Ellipsis else names[i] for i in a)
+             for a in args[1::2]]
     text = ','.join(terms[:len(args) // 2])
-    if len(args) % 2: text += '->' + ''.join('...' if i is Ellipsis else names[i] for i in args[-1])
+    if len(args) % 2:
+        text += '->' + ''.join('...' if i is Ellipsis else names[i] for i in args[-1])
     return text, list(args[:len(args) // 2 * 2:2])
 
 def _einsum_error(text, shapes, why):
@@ -103,7 +106,7 @@ def _einsum_error(text, shapes, why):
 
 # %% ../nbs/92_linalg.ipynb #36dede22
 def _terms(text, shapes):
-    "The letters of each operand and of the result, without ellipsis and implicit result"
+    "The letters of each operand and of the result, written out in full"
     left, arrow, result = text.partition('->')
     terms = left.split(',')
     if len(terms) != len(shapes):
@@ -123,7 +126,8 @@ def _terms(text, shapes):
     return full, result.replace('...', ''.join(free[:most]))
 
 # %% ../nbs/92_linalg.ipynb #1a1c33fc
-def _einsum(*xs, subscripts, optimize): return np.einsum(subscripts, *xs, optimize=optimize)
+def _einsum(*xs, subscripts, optimize):
+    return np.einsum(subscripts, *xs, optimize=optimize)
 
 def _einsum_rule(k):
     "The rule for operand `k`: its letters and those of the result change places"
@@ -138,11 +142,11 @@ def _einsum_rule(k):
     return vjp
 
 _einsum = primitive(_einsum, each=_einsum_rule, needs=range(64))
-_diagonals = moves(lambda x, subscripts: np.einsum(subscripts, x))
+_diagonals = moves(lambda x, subscripts: np.einsum(subscripts, x), 'einsum')
 
 # %% ../nbs/92_linalg.ipynb #d348c061
 def einsum(
-    *operands, # 'ij,jk->ik' and tensors; or tensors, each followed by a list of axis numbers
+    *operands, # 'ij,jk->ik' and tensors; or tensors, each with a list of axis numbers
     optimize=False # NumPy's: False, True, 'greedy', 'optimal' or a path
 ): # the axes behind the arrow
     "Sum of products of entries, written with a letter for each axis"
@@ -175,7 +179,7 @@ def matrix_power(a, n:int):
 
 def multi_dot(arrays):
     "The product of all, in the order that needs the fewest multiplications"
-    names, ends = string.ascii_letters, [np.ndim(arrays[0]) == 2, np.ndim(arrays[-1]) == 2]
+    names, ends = string.ascii_letters, [np.ndim(arrays[i]) == 2 for i in (0, -1)]
     terms = [names[i:i + 2] for i in range(len(arrays))]
     if not ends[0]: terms[0] = terms[0][1]
     if not ends[1]: terms[-1] = terms[-1][0]
@@ -183,7 +187,8 @@ def multi_dot(arrays):
     return einsum(f'{",".join(terms)}->{result}', *arrays, optimize='optimal')
 
 # %% ../nbs/92_linalg.ipynb #04491722
-inv = primitive(np.linalg.inv, lambda g, out, a: -(_T(out) @ g @ _T(out)), needs=('out',))
+inv = primitive(np.linalg.inv, lambda g, out, a: -(_T(out) @ g @ _T(out)),
+                needs=('out',))
 
 _solve = primitive(np.linalg.solve,
     lambda g, out, a, b: -(np.linalg.solve(_T(a), g) @ _T(out)),
@@ -203,7 +208,8 @@ NUMPY.update({np.linalg.inv: inv, np.linalg.solve: solve})
 def _minors(a):
     "Each cofactor: the determinant without its row and column, with its sign"
     n = a.shape[-1]
-    rest = np.array([[k for k in range(n) if k != i] for i in range(n)], dtype=int).reshape(n, n - 1)
+    rest = np.array([[k for k in range(n) if k != i] for i in range(n)],
+                    dtype=int).reshape(n, n - 1)
     parts = a[..., rest[:, None, :, None], rest[None, :, None, :]]
     sign = 1 - 2 * (np.add.outer(np.arange(n), np.arange(n)) % 2)
     return np.linalg.det(parts) * sign.astype(a.dtype)
@@ -217,16 +223,17 @@ def _det_rule(g, out, a):
     n, g = a.shape[-1], g[..., None, None]
     if n == 0: return g * a
     limit = 0.01 / np.finfo(a.dtype).eps
-    if n > 3 and np.all(np.linalg.cond(raw_index(a), 1) < limit):
-        return g * out[..., None, None] * _T(np.linalg.inv(a))
-    return g * (_minors(a) if n < 9 else _cofactors_by_svd(a))
+    if n < 4 or np.any(np.linalg.cond(raw_index(a), 1) >= limit):
+        return g * (_minors(a) if n < 9 else _cofactors_by_svd(a))
+    return g * out[..., None, None] * _T(np.linalg.inv(a))
 
 det = primitive(np.linalg.det, _det_rule, needs=('out', 0))
 NUMPY[np.linalg.det] = det
 
 # %% ../nbs/92_linalg.ipynb #86755459
-_logabsdet = primitive(lambda a: np.linalg.slogdet(a)[1], name='logabsdet', needs=(0,), *[
-    lambda g, out, a: g[..., None, None] * _T(np.linalg.inv(a))])
+def _logabsdet_rule(g, out, a): return g[..., None, None] * _T(np.linalg.inv(a))
+_logabsdet = primitive(lambda a: np.linalg.slogdet(a)[1], _logabsdet_rule, needs=(0,),
+                       name='logabsdet')
 _det_sign = primitive(lambda a: np.linalg.slogdet(a)[0], name='det_sign')
 _pair = type(np.linalg.slogdet(np.eye(1)))
 
@@ -271,7 +278,7 @@ _eigh = primitive(_eigh, _eigh_rule, needs=('out',))
 _eigen = type(np.linalg.eigh(np.eye(1)))
 
 def eigh(a, UPLO:str='L'):
-    "Pair: eigenvalues (…, n) of symmetric `a` in rising order, and eigenvectors as columns"
+    "Pair: rising eigenvalues (…, n) of symmetric `a`, and eigenvectors as columns"
     both = _eigh(a, UPLO)
     return _eigen(both[..., 0, :], both[..., 1:, :])
 
@@ -288,7 +295,8 @@ def _outside(q, x): return x - q @ (_T(q) @ x)
 
 def _svd_rule(g, out, a):
     m, n = a.shape[-2:]
-    (gu, gs, gv), (u, s, v) = ((x[..., :m, :], x[..., m, :], x[..., m + 1:, :]) for x in (g, out))
+    (gu, gs, gv), (u, s, v) = ((x[..., :m, :], x[..., m, :], x[..., m + 1:, :])
+                               for x in (g, out))
     row, column = _row(s), np.expand_dims(s, -1)
     f = _safe_inverse((row - column) * (row + column))
     x, y = _T(u) @ gu, _T(v) @ gv
@@ -315,8 +323,8 @@ def svd(
     if not compute_uv: return s
     if full_matrices and m != n or hermitian:
         raise ValueError(f'svd: expected full_matrices=False for shape {a.shape}, got '
-                         f'{full_matrices=}, {hermitian=}. The further columns may be any, and have '
-                         'no derivative; for a symmetric matrix use eigh')
+                         f'{full_matrices=}, {hermitian=}. The further columns '
+                         'may be any, and have no derivative; if symmetric use eigh')
     return _usv(both[..., :m, :], s, _T(both[..., m + 1:, :]))
 
 def svdvals(x):
@@ -326,7 +334,8 @@ def svdvals(x):
 # %% ../nbs/92_linalg.ipynb #c21d00df
 def _pinv_rule(g, out, a, rcond):
     p, pt, gt = out, _T(out), _T(g)
-    return (-(pt @ g @ pt) + (gt - a @ (p @ gt)) @ (p @ pt) + (pt @ p) @ (gt - (gt @ p) @ a))
+    left, right = gt - a @ (p @ gt), gt - (gt @ p) @ a
+    return -(pt @ g @ pt) + left @ (p @ pt) + (pt @ p) @ right
 
 def _pinv(a, rcond): return np.linalg.pinv(a, rcond)
 _pinv = primitive(_pinv, _pinv_rule, needs=('out', 0))
@@ -340,7 +349,7 @@ def lstsq(
     b, # (m,) or (m, k)
     rcond=None # singular values below this share of the largest count as 0
 ): # x (n,) or (n, k), residuals, rank, singular values
-    "Least squares: the smallest x that brings a @ x nearest to b, and what NumPy returns with it"
+    "The smallest x that brings a @ x nearest to b, and what NumPy returns with it"
     m, n = a.shape
     x = pinv(a, np.finfo(a.dtype).eps * max(m, n) if rcond is None else rcond) @ b
     rank = matrix_rank(a)
@@ -369,15 +378,17 @@ def qr(
     "The QR factors of `a`. Raises `ValueError` for more columns than rows."
     m, n = a.shape[-2:]
     if m < n or mode not in ('reduced', 'r') and not (mode == 'complete' and m == n):
-        raise ValueError(f"qr: expected at least as many rows as columns and mode 'reduced' or 'r', "
-                         f'got shape {a.shape}, {mode=}')
+        raise ValueError('qr: expected at least as many rows as columns and mode '
+                         f"'reduced' or 'r', got shape {a.shape}, {mode=}")
     both = _qr(a)
-    return both[..., m:, :] if mode == 'r' else _q_and_r(both[..., :m, :], both[..., m:, :])
+    q, r = both[..., :m, :], both[..., m:, :]
+    return r if mode == 'r' else _q_and_r(q, r)
 
 # %% ../nbs/92_linalg.ipynb #39ec5d2a
 def _unit(g, x, out, axis, keepdims):
     "The gradient times 1, and the norm, where it is not 0, for each element"
-    return _spread(g, x, axis, keepdims), _spread(np.where(out == 0, 1, out), x, axis, keepdims)
+    length = np.where(out == 0, 1, out)
+    return _spread(g, x, axis, keepdims), _spread(length, x, axis, keepdims)
 
 def _norm2_rule(g, out, x, axis, keepdims):
     g, length = _unit(g, x, out, axis, keepdims)
@@ -399,7 +410,8 @@ def _vector_norm(x, ord, axis, keepdims):
     if ord == -np.inf: return np.min(np.abs(x), axis=axis, keepdims=keepdims)
     if ord == 0: return np.sum((x != 0).astype(x.dtype), axis=axis, keepdims=keepdims)
     if ord == 1: return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
-    if isinstance(ord, str): raise ValueError(f'norm: expected a number for a vector, got {ord=}')
+    if isinstance(ord, str):
+        raise ValueError(f'norm: expected a number for a vector, got {ord=}')
     return _normp(x, ord, axis=axis, keepdims=keepdims)
 
 def _matrix_norm(x, ord):
@@ -407,7 +419,8 @@ def _matrix_norm(x, ord):
         s = svdvals(x)
         return np.sum(s, axis=-1) if ord == 'nuc' else s[..., 0 if ord == 2 else -1]
     if ord not in (1, -1, np.inf, -np.inf):
-        raise ValueError(f"norm: expected 1, 2, inf, their negatives, 'fro' or 'nuc', got {ord=}")
+        raise ValueError("norm: expected 1, 2, inf, their negatives, 'fro' or 'nuc', "
+                         f'got {ord=}')
     sums = np.sum(np.abs(x), axis=-2 if abs(ord) == 1 else -1)
     return np.max(sums, axis=-1) if ord > 0 else np.min(sums, axis=-1)
 
@@ -420,25 +433,29 @@ def norm(
 ): # without the axes, or with size 1 there
     "Length of vectors, or size of matrices; where it is 0, its gradient is 0"
     if axis is None and ord is None: return _norm2(x, axis=None, keepdims=keepdims)
-    axes = tuple(range(np.ndim(x))) if axis is None else tuple(np.atleast_1d(axis).tolist())
+    axes = tuple(range(np.ndim(x)) if axis is None else np.atleast_1d(axis).tolist())
     if len(axes) == 1: return _vector_norm(x, ord, axes[0], keepdims)
     if len(axes) != 2:
-        raise ValueError(f'norm: expected one axis, or two for matrices, got {axis=} for shape '
-                         f'{np.shape(x)}. Reshape first')
+        raise ValueError(f'norm: expected one axis, or two for matrices, got {axis=} '
+                         f'for shape {np.shape(x)}. Reshape first')
     if ord in (None, 'fro'): return _norm2(x, axis=axes, keepdims=keepdims)
     out = _matrix_norm(np.moveaxis(x, axes, (-2, -1)), ord)
-    return np.expand_dims(out, tuple(sorted(a % np.ndim(x) for a in axes))) if keepdims else out
+    if not keepdims: return out
+    return np.expand_dims(out, tuple(sorted(a % np.ndim(x) for a in axes)))
 
+# %% ../nbs/92_linalg.ipynb #deee9f41
 def vector_norm(x, axis=None, keepdims:bool=False, ord=2):
     "Length of the vectors in `axis`, by default of all elements as one vector"
-    if axis is None: out = _vector_norm(ravel(x), ord, 0, False)
-    else: return norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else _flat_norm(x, axis, keepdims, ord)
+    if axis is not None and np.ndim(axis): return _flat_norm(x, axis, keepdims, ord)
+    if axis is not None: return norm(x, ord, axis, keepdims)
+    out = _vector_norm(ravel(x), ord, 0, False)
     return np.reshape(out, (1,) * np.ndim(x)) if keepdims else out
 
 def _flat_norm(x, axis, keepdims, ord):
     axes = sorted(a % np.ndim(x) for a in axis)
     moved = np.moveaxis(x, axes, range(-len(axes), 0))
-    out = _vector_norm(np.reshape(moved, (*moved.shape[:-len(axes)], -1)), ord, -1, False)
+    rows = np.reshape(moved, (*moved.shape[:-len(axes)], -1))
+    out = _vector_norm(rows, ord, -1, False)
     return np.expand_dims(out, tuple(axes)) if keepdims else out
 
 def matrix_norm(x, keepdims:bool=False, ord='fro'):
@@ -454,7 +471,7 @@ def cond(x, p=None):
     return norm(x, p, (-2, -1)) * norm(inv(x), p, (-2, -1))
 
 def cov(m, y=None, rowvar:bool=True, bias:bool=False, ddof:int=None):
-    "Covariances of the rows of `m` (of the columns, if not `rowvar`), and of those of `y`"
+    "Covariances of the rows of `m`, or columns if not `rowvar`, and those of `y`"
     rows = [np.atleast_2d(x) if rowvar or np.ndim(x) < 2 else np.transpose(x)
             for x in ([m] if y is None else [m, y])]
     x = np.concatenate(rows, axis=0)
@@ -463,17 +480,21 @@ def cov(m, y=None, rowvar:bool=True, bias:bool=False, ddof:int=None):
     return np.squeeze(x @ np.transpose(x) / share)
 
 def corrcoef(x, y=None, rowvar:bool=True):
-    "Correlations of the rows of `x` (of the columns, if not `rowvar`), and of those of `y`"
+    "Correlations of the rows of `x`, or columns if not `rowvar`, and those of `y`"
     c = cov(x, y, rowvar)
     if np.ndim(c) == 0: return c / c
     width = np.sqrt(np.diag(c))
     return c / outer(width, width)
 
 # %% ../nbs/92_linalg.ipynb #467c121d
-NUMPY.update({getattr(np, f): globals()[f] for f in '''tensordot dot inner vdot outer kron vecdot
-    matvec vecmat cross cov corrcoef'''.split()} | {getattr(np.linalg, f): globals()[f] for f in
-    '''matrix_power multi_dot slogdet cholesky eigh eigvalsh svd svdvals pinv lstsq matrix_rank qr
-    norm vector_norm matrix_norm cond outer tensordot'''.split()} | {
+_MINE = '''tensordot dot inner vdot outer kron vecdot matvec vecmat cross cov
+    corrcoef'''.split()
+_LINALG = '''matrix_power multi_dot slogdet cholesky eigh eigvalsh svd svdvals pinv
+    lstsq matrix_rank qr norm vector_norm matrix_norm cond outer tensordot'''.split()
+
+NUMPY.update({getattr(np, name): globals()[name] for name in _MINE})
+NUMPY.update({getattr(np.linalg, name): globals()[name] for name in _LINALG})
+NUMPY.update({
     np.linalg.matrix_transpose: _T, np.linalg.matmul: lambda x1, x2: matmul(x1, x2),
     np.linalg.diagonal: lambda x, offset=0: diagonal(x, offset, -2, -1),
     np.linalg.trace: lambda x, offset=0: trace(x, offset, -2, -1),
@@ -482,6 +503,7 @@ NUMPY.update({getattr(np, f): globals()[f] for f in '''tensordot dot inner vdot 
 
 no_rule('np.linalg.eigh, for symmetric matrices; others may have complex eigenvalues',
         np.linalg.eig, np.linalg.eigvals)
-no_rule('np.linalg.inv or np.linalg.solve after a reshape', np.linalg.tensorinv, np.linalg.tensorsolve)
+no_rule('np.linalg.inv or np.linalg.solve after a reshape', np.linalg.tensorinv,
+        np.linalg.tensorsolve)
 no_rule('np.linalg.lstsq with powers of x as columns', np.polyfit, np.vander)
-no_rule('x.data, outside the graph', np.einsum_path)
+NUMPY[np.einsum_path] = outside(np.einsum_path)

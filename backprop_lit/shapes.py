@@ -48,7 +48,8 @@ NUMPY.update({np.moveaxis: moveaxis, np.flip: flip, np.roll: roll, np.tril: tril
 def ravel(x, order:str='C'):
     "All elements in one row, rows first; with `order='F'` columns first"
     if order not in ('C', 'F'):
-        raise ValueError(f"ravel: expected order 'C' or 'F', got {order!r}. Transpose first")
+        raise ValueError(f"ravel: expected order 'C' or 'F', got {order!r}. "
+                         'Transpose first')
     return np.reshape(np.transpose(x) if order == 'F' else x, -1)
 
 def fliplr(x):
@@ -71,25 +72,29 @@ def rollaxis(x, axis:int, start:int=0):
 
 # %% ../nbs/91_shapes.ipynb #e88e1f02
 def moves(
-    f # NumPy function that moves, copies or drops entries of its first argument
+    f, # NumPy function that moves, copies or drops entries of its first argument
+    name:str=None # for pictures and messages
 ): # a function with the same arguments, for tensors
-    "An operation made of a NumPy function that moves entries; other arguments have no gradient"
+    "An operation made of a NumPy function that moves entries of its first argument"
     def rule(g, out, x, *args, **kwargs):
         places = f(np.arange(1, x.size + 1).reshape(x.shape), *args, **kwargs)
         sums = scatter_add(np.reshape(g, -1), np.ravel(places), (x.size + 1,))
         return np.reshape(sums[1:], x.shape)
-    op = primitive(f, rule, needs=())
+    op = primitive(f, rule, needs=(), name=name)
     def moved(x, *args, **kwargs):
-        return op(x, *map(raw_index, args), **{k: raw_index(v) for k, v in kwargs.items()})
+        plain = {k: raw_index(v) for k, v in kwargs.items()}
+        return op(x, *map(raw_index, args), **plain)
     moved.__doc__ = f'`numpy.{op.name}` for tensors'
     return moved
 
 # %% ../nbs/91_shapes.ipynb #ac2c70c6
 rot90, tile, repeat = moves(np.rot90), moves(np.tile), moves(np.repeat)
 diag, diagflat, diagonal = moves(np.diag), moves(np.diagflat), moves(np.diagonal)
-delete, resize, take_along_axis = moves(np.delete), moves(np.resize), moves(np.take_along_axis)
+delete, resize = moves(np.delete), moves(np.resize)
+take_along_axis = moves(np.take_along_axis)
 sliding_window_view = moves(np.lib.stride_tricks.sliding_window_view)
-_compress, _extract = [moves(lambda x, condition, f=f, **k: f(condition, x, **k))
+_compress, _extract = [moves(lambda x, condition, f=f, **k: f(condition, x, **k),
+                             f.__name__)
                        for f in (np.compress, np.extract)]
 
 # %% ../nbs/91_shapes.ipynb #926f2e64
@@ -149,12 +154,13 @@ def pad(
     "`array` with a border. Raises `TypeError` for a mode that computes new numbers."
     width = _widths(pad_width, np.ndim(array))
     if isinstance(constant_values, Node) and constant_values.tracked:
-        raise TypeError(f'pad: expected numbers as constant_values, got {constant_values!r}, '
-                        'which requires a gradient. Use np.concatenate')
+        raise TypeError('pad: expected numbers as constant_values, got one that requires '
+                        f'a gradient, {constant_values!r}. Use np.concatenate')
     if mode == 'constant': return _pad(array, width, raw_index(constant_values))
     if mode not in _MOVES or reflect_type != 'even':
-        raise TypeError(f"pad: expected mode 'constant' or one of {_MOVES}, got {mode!r}, "
-                        f'{reflect_type=}. Compute the border and use np.concatenate')
+        raise TypeError(f"pad: expected mode 'constant' or one of {_MOVES}, "
+                        f'got {mode!r}, {reflect_type=}. Compute the border and use '
+                        'np.concatenate')
     return _pad_moves(array, width, mode=mode)
 
 # %% ../nbs/91_shapes.ipynb #6f62e560
@@ -163,7 +169,8 @@ def _at_least(x, n:int, grow):
     if not hasattr(x, 'shape'): x = np.asarray(x)
     return x if x.ndim >= n else np.reshape(x, grow(x.shape))
 
-def _each(tensors, f): return f(tensors[0]) if len(tensors) == 1 else tuple(map(f, tensors))
+def _each(tensors, f):
+    return f(tensors[0]) if len(tensors) == 1 else tuple(map(f, tensors))
 
 def atleast_1d(*tensors):
     "Each with at least one axis: a tensor, or a tuple of several"
@@ -194,7 +201,8 @@ def dstack(tup):
 
 def column_stack(tup):
     "Tensors joined along the second axis; rows of numbers become columns"
-    return np.concatenate([np.reshape(x, (-1, 1)) if np.ndim(x) < 2 else x for x in tup], axis=1)
+    return np.concatenate([np.reshape(x, (-1, 1)) if np.ndim(x) < 2 else x
+                           for x in tup], axis=1)
 
 def append(arr, values, axis:int=None):
     "`values` joined to the end of `arr`; without `axis`, in one row"
@@ -209,17 +217,19 @@ def block(arrays):
     deep = depth(arrays)
     n = max(deep, *(np.ndim(x) for x in flat(arrays)), 0)
     def join(x, level):
-        if not isinstance(x, list): return _at_least(x, n, lambda s: (1,) * (n - len(s)) + s)
+        if not isinstance(x, list):
+            return _at_least(x, n, lambda s: (1,) * (n - len(s)) + s)
         return np.concatenate([join(y, level - 1) for y in x], axis=-level)
     return join(arrays, deep)
 
 # %% ../nbs/91_shapes.ipynb #d0756aa9
 def _slices(x, bounds, axis):
     axis = axis % np.ndim(x)
-    return [x[(slice(None),) * axis + (slice(a, b),)] for a, b in zip(bounds, bounds[1:])]
+    before = (slice(None),) * axis
+    return [x[(*before, slice(a, b))] for a, b in zip(bounds, bounds[1:])]
 
 def array_split(ary, indices_or_sections, axis:int=0):
-    "List of parts along `axis`: so many, of nearly equal length, or cut at these indices"
+    "List of parts along `axis`: so many, nearly equal, or cut at these indices"
     n, cuts = np.shape(ary)[axis], indices_or_sections
     if np.ndim(cuts): return _slices(ary, [0, *map(int, cuts), n], axis)
     if cuts < 1: raise ValueError(f'array_split: expected at least 1 part, got {cuts}')
@@ -230,8 +240,8 @@ def split(ary, indices_or_sections, axis:int=0):
     "List of parts along `axis`: so many of equal length, or cut at these indices"
     n, cuts = np.shape(ary)[axis], indices_or_sections
     if np.ndim(cuts) == 0 and n % cuts:
-        raise ValueError(f'split: expected a number of parts that divides {n}, got {cuts}. '
-                         'Use array_split, or give the indices at which to cut')
+        raise ValueError(f'split: expected a number of parts that divides {n}, '
+                         f'got {cuts}. Use array_split, or say at which indices to cut')
     return array_split(ary, cuts, axis)
 
 # %% ../nbs/91_shapes.ipynb #87e9075c
@@ -268,11 +278,13 @@ def meshgrid(
         raise ValueError(f"meshgrid: expected indexing 'xy' or 'ij', got {indexing!r}")
     n = len(xi)
     axes = [1, 0, *range(2, n)] if indexing == 'xy' and n > 1 else range(n)
-    out = [np.reshape(x, [-1 if i == axis else 1 for i in range(n)]) for x, axis in zip(xi, axes)]
+    out = [np.reshape(x, [-1 if i == axis else 1 for i in range(n)])
+           for x, axis in zip(xi, axes)]
     return tuple(out) if sparse else broadcast_arrays(*out)
 
 # %% ../nbs/91_shapes.ipynb #6e209b4e
-def _along(axis, *bounds): return (Ellipsis, slice(*bounds)) + (slice(None),) * (-1 - axis)
+def _along(axis, *bounds):
+    return (Ellipsis, slice(*bounds)) + (slice(None),) * (-1 - axis)
 
 def diff(
     a, # any shape
@@ -283,7 +295,8 @@ def diff(
 ): # n entries fewer along `axis`
     "Each entry minus the one before it"
     axis = axis % np.ndim(a) - np.ndim(a)
-    edge = lambda x: x if np.ndim(x) else np.broadcast_to(x, np.shape(a[_along(axis, 1)]))
+    one = np.shape(a[_along(axis, 1)])
+    edge = lambda x: x if np.ndim(x) else np.broadcast_to(x, one)
     ends = [[] if x is None else [edge(x)] for x in (prepend, append)]
     if prepend is not None or append is not None:
         a = np.concatenate([*ends[0], a, *ends[1]], axis=axis)
@@ -295,15 +308,22 @@ def ediff1d(ary, to_end=None, to_begin=None):
     ends = [[] if x is None else [ravel(x)] for x in (to_begin, to_end)]
     return np.concatenate([*ends[0], diff(ravel(ary)), *ends[1]])
 
+# %% ../nbs/91_shapes.ipynb #a7bedce4
 def trapezoid(y, x=None, dx=1.0, axis:int=-1):
     "Area under `y` along `axis`, by trapezoids of width `dx` or between the places `x`"
     axis = axis % np.ndim(y) - np.ndim(y)
-    if x is not None: dx = diff(np.reshape(x, (-1,) + (1,) * (-1 - axis)) if np.ndim(x) == 1 else x, axis=axis)
-    return np.sum(dx * (y[_along(axis, 1, None)] + y[_along(axis, None, -1)]) * 0.5, axis=axis)
+    if x is not None:
+        if np.ndim(x) == 1: x = np.reshape(x, (-1,) + (1,) * (-1 - axis))
+        dx = diff(x, axis=axis)
+    middle = (y[_along(axis, 1, None)] + y[_along(axis, None, -1)]) * 0.5
+    return np.sum(dx * middle, axis=axis)
 
 # %% ../nbs/91_shapes.ipynb #6f7cbb14
 def _slope_along(f, h, axis, edge_order):
     axis = axis % np.ndim(f) - np.ndim(f)
+    if np.shape(f)[axis] <= edge_order:
+        raise ValueError(f'gradient: expected at least {edge_order + 1} entries along each '
+                         f'axis, got shape {np.shape(f)}. Leave out that axis')
     at = lambda *bounds: f[_along(axis, *bounds)]
     first, last = (at(1, 2) - at(0, 1)) / h, (at(-1, None) - at(-2, -1)) / h
     if edge_order == 2:
@@ -312,6 +332,7 @@ def _slope_along(f, h, axis, edge_order):
     middle = (at(2, None) - at(None, -2)) / (2 * h)
     return np.concatenate([first, middle, last], axis=axis)
 
+# %% ../nbs/91_shapes.ipynb #b7fe1a8b
 def gradient(
     f, # any shape; at least edge_order + 1 entries along each axis
     *varargs, # step lengths: one for all axes, or one for each
@@ -321,8 +342,8 @@ def gradient(
     "Slopes of `f` along its axes, by central differences"
     axes = range(np.ndim(f)) if axis is None else np.atleast_1d(axis).tolist()
     if any(np.ndim(h) for h in varargs) or len(varargs) not in (0, 1, len(axes)):
-        raise TypeError(f'gradient: expected no step length, one, or {len(axes)}, each a number, '
-                        f'got {varargs}. Use diff for uneven steps')
+        raise TypeError(f'gradient: expected no step length, one, or {len(axes)}, '
+                        f'each a number, got {varargs}. Use diff for uneven steps')
     steps = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     found = tuple(_slope_along(f, h, i, edge_order) for h, i in zip(steps, axes))
     return found[0] if len(found) == 1 else found
@@ -331,17 +352,19 @@ def gradient(
 def convolve(
     a, # (n,)
     v, # (m,)
-    mode:str='full' # or 'same', as long as the longer; or 'valid', where they overlap fully
+    mode:str='full' # 'same': as long as the longer; 'valid': full overlap only
 ): # (n + m - 1,) in mode full
     "Sums of products of `a` and reversed `v`, at each offset"
     if np.size(v) > np.size(a): a, v = v, a
     n, m = np.size(a), np.size(v)
     if mode not in ('full', 'same', 'valid'):
-        raise ValueError(f"convolve: expected mode 'full', 'same' or 'valid', got {mode!r}")
+        raise ValueError("convolve: expected mode 'full', 'same' or 'valid', "
+                         f'got {mode!r}')
     if np.ndim(a) != 1 or np.ndim(v) != 1 or m == 0:
-        raise ValueError(f'convolve: expected two rows of numbers, got shapes {np.shape(a)}, '
-                         f'{np.shape(v)}')
-    edges = {'full': (m - 1, m - 1), 'same': (m // 2, m - 1 - m // 2), 'valid': (0, 0)}[mode]
+        raise ValueError('convolve: expected two rows of numbers, got shapes '
+                         f'{np.shape(a)}, {np.shape(v)}')
+    edges = {'full': (m - 1, m - 1), 'same': (m // 2, m - 1 - m // 2),
+             'valid': (0, 0)}[mode]
     return sliding_window_view(pad(a, edges), m) @ v[::-1]
 
 def correlate(a, v, mode:str='valid'):
@@ -367,6 +390,7 @@ def interp(
     inside = np.where(where > at[-1], fp[-1] if right is None else right, inside)
     return np.where(where < at[0], fp[0] if left is None else left, inside)
 
+# %% ../nbs/91_shapes.ipynb #a24682c3
 def linspace(start, stop, num:int=50, endpoint:bool=True):
     "`num` numbers from `start` to `stop` in equal steps, along a new first axis"
     width = stop - start
@@ -386,13 +410,14 @@ def partition(a, kth, axis:int=-1):
     if axis is None: a, axis = ravel(a), 0
     return take_along_axis(a, np.argpartition(raw_index(a), kth, axis), axis)
 
+# %% ../nbs/91_shapes.ipynb #9175d704
 def quantile(
     a, # any shape
     q, # in [0, 1]: a number, or several; it has no gradient
     axis=None, # int or ints; by default all
     keepdims:bool=False # keep the reduced axes, with size 1?
 ): # the shape of q, then what is left of a
-    "The value below which the share `q` lies, interpolated linearly between two elements"
+    "The value below which the share `q` lies, linear between two elements"
     rows, shape, order = _joined(a, axis)
     kept, n = rows.shape[:-1], rows.shape[-1]
     at = np.asarray(raw_index(q), dtype=float) * (n - 1)
@@ -416,10 +441,11 @@ def median(a, axis=None, keepdims:bool=False):
 
 # %% ../nbs/91_shapes.ipynb #1e8e1940
 def choose(a, choices):
-    "From `choices[k]` where the whole number in `a` is k. Raises `ValueError` for others."
+    "From `choices[k]` where `a` is k. Raises `ValueError` for numbers out of range."
     a = np.asarray(raw_index(a), dtype=int)
     if np.any((a < 0) | (a >= len(choices))):
-        raise ValueError(f'choose: expected numbers from 0 to {len(choices) - 1}, got {a!r}')
+        raise ValueError(f'choose: expected numbers from 0 to {len(choices) - 1}, '
+                         f'got {a!r}')
     out = choices[0]
     for k, choice in enumerate(choices): out = np.where(np.equal(a, k), choice, out)
     return out
@@ -431,6 +457,7 @@ def select(condlist, choicelist, default=0):
         out = np.where(condition, choice, out)
     return out
 
+# %% ../nbs/91_shapes.ipynb #146cc5bb
 def polyval(p, x):
     "The polynomial with coefficients `p`, highest power first, at `x`"
     out = p[0] + 0 * x
@@ -446,27 +473,34 @@ def cumulative_sum(x, axis:int=None, include_initial:bool=False):
 def cumulative_prod(x, axis:int=None, include_initial:bool=False):
     "Products up to each element along `axis`, with a 1 in front if `include_initial`"
     out, axis = cumprod(x, axis), 0 if axis is None else axis
-    if include_initial: out = np.concatenate([0 * take(out, [0], axis) + 1, out], axis=axis)
+    if include_initial:
+        out = np.concatenate([0 * take(out, [0], axis) + 1, out], axis=axis)
     return out
 
 # %% ../nbs/91_shapes.ipynb #3ea0e20c
-NUMPY.update({getattr(np, f): globals()[f] for f in '''ravel fliplr flipud matrix_transpose rollaxis
-    rot90 tile repeat diag diagflat diagonal delete resize take_along_axis compress extract trace
-    take pad atleast_1d atleast_2d atleast_3d hstack vstack dstack column_stack append block
-    array_split split hsplit vsplit dsplit unstack broadcast_arrays meshgrid diff ediff1d trapezoid
-    gradient convolve correlate interp linspace sort partition quantile percentile median choose
-    select polyval cumulative_sum cumulative_prod'''.split()} | {
+_MINE = '''ravel fliplr flipud matrix_transpose rollaxis rot90 tile repeat diag diagflat
+    diagonal delete resize take_along_axis compress extract trace take pad atleast_1d
+    atleast_2d atleast_3d hstack vstack dstack column_stack append block array_split
+    split hsplit vsplit dsplit unstack broadcast_arrays meshgrid diff ediff1d trapezoid
+    gradient convolve correlate interp linspace sort partition quantile percentile median
+    choose select polyval cumulative_sum cumulative_prod'''.split()
+
+NUMPY.update({getattr(np, name): globals()[name] for name in _MINE})
+NUMPY.update({
     np.lib.stride_tricks.sliding_window_view: sliding_window_view,
+    np.fft.fftshift: moves(np.fft.fftshift), np.fft.ifftshift: moves(np.fft.ifftshift),
     np.astype: lambda x, dtype, copy=True: astype(x, dtype),
     np.nancumsum: lambda a, axis=None: cumsum(np.where(np.isnan(a), 0, a), axis),
     np.nancumprod: lambda a, axis=None: cumprod(np.where(np.isnan(a), 1, a), axis)})
 
+# %% ../nbs/91_shapes.ipynb #83f9a43a
 no_rule('np.concatenate with slices', np.insert)
 no_rule('x.data to find places, and x[places]', np.unique, np.unique_values, np.union1d,
         np.intersect1d, np.setdiff1d, np.setxor1d, np.trim_zeros, np.unwrap)
 no_rule('a loop and np.stack', np.apply_along_axis, np.apply_over_axes)
 no_rule('np.select', np.piecewise)
-no_rule('np.quantile of x[~np.isnan(x.data)]', np.nanmedian, np.nanquantile, np.nanpercentile)
+no_rule('np.quantile of x[~np.isnan(x.data)]', np.nanmedian, np.nanquantile,
+        np.nanpercentile)
 no_rule('np.exp(np.linspace(…))', np.geomspace, np.logspace)
-no_rule('np.polyval, or np.convolve of coefficients', np.poly, np.polyadd, np.polysub, np.polymul,
-        np.polydiv, np.polyder, np.polyint, np.roots)
+no_rule('np.polyval, or np.convolve of coefficients', np.poly, np.polyadd, np.polysub,
+        np.polymul, np.polydiv, np.polyder, np.polyint, np.roots)
