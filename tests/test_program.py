@@ -506,3 +506,56 @@ def test_chain_with_gradient():
     fast, plain = capture(step_of(x), exact=True), step_of(y)
     for _ in range(5): assert fast().item() == plain().item()
     assert np.array_equal(x.grad.data, y.grad.data)
+
+def test_the_same_call_on_changed_memory_is_another_call():
+    def step_of(seen):
+        def step(x):
+            with no_grad():
+                first = seen * 2
+                seen.add_(x)
+                return first, seen * 2
+        return step
+    a, b = Tensor(np.zeros(3)), Tensor(np.zeros(3))
+    fast, plain = capture(step_of(a)), step_of(b)
+    for i in range(4):
+        for x, y in zip(fast(np.ones(3)), plain(np.ones(3))): assert np.array_equal(x.data, y.data)
+    assert fast.last.checked
+
+def test_branch_after_a_draw_leaves_the_stream_alone():
+    def step_of(rng):
+        def step(x):
+            noise = rng.normal(size=3)
+            return x + noise if x.sum() > 0 else x - noise
+        return step
+    fast, plain = capture(step_of(np.random.default_rng(0))), step_of(np.random.default_rng(0))
+    for sign in (1, 1, 1, -1, 1, -1, -1, -1, 1):
+        x = np.full(3, float(sign))
+        assert np.array_equal(fast(x), plain(x))
+    assert len(fast.programs[next(iter(fast.programs))]) == 2
+
+def test_draws_that_nobody_reads_advance_the_stream():
+    rng, other = np.random.default_rng(0), np.random.default_rng(0)
+    def step(x):
+        rng.normal(size=2)
+        return x + rng.normal(size=3)
+    fast = capture(step)
+    for _ in range(5):
+        found = fast(np.zeros(3))
+        other.normal(size=2)
+        assert np.array_equal(found, other.normal(size=3))
+
+def test_learning_rate_in_the_seed_is_read_at_every_replay():
+    (one, a, plain), (two, b, step) = training(), training()
+    fast, (X, Y) = capture(step), data()
+    for i in range(20):
+        a.param_groups[0]['lr'] = b.param_groups[0]['lr'] = 0.2 / (1 + i)
+        plain(X, Y), fast(X, Y)
+    assert apart(one, two) < 1e-6 and 'rate.fill(group0["lr"])' in fast.source
+
+def test_views_that_numpy_makes_silently_keep_their_memory():
+    def step(x):
+        a = x * 2
+        d = np.diagonal(a)
+        return d + (x * 3).sum(axis=0) + (x * 4).sum(axis=0)
+    fast, x = capture(step), np.arange(16.).reshape(4, 4)
+    for i in range(4): assert np.array_equal(fast(x + i), step(x + i))
