@@ -92,7 +92,7 @@ class _Gradients:
         self.requires_grad = on
         return self
 
-_STORED = Node.grad          # the slot behind the property
+_STORED = Node.grad          # what the property keeps its gradient in
 
 # %% ../nbs/08_tensor.ipynb #4f18debb
 class _Walks(_Gradients):
