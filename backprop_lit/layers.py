@@ -376,14 +376,15 @@ def _check_channels(self, x):
                      f'{self.num_features}, got {x.shape}')
 
 def _remember(self, x, mean, variance):
-    "Move the running statistics towards those of this batch"
-    self.num_batches_tracked = Tensor(self.num_batches_tracked.value + 1)
+    "Move the running statistics, where they are, towards those of this batch"
     n, m = x.size // self.num_features, self.momentum
-    if m is None: m = 1 / self.num_batches_tracked.item()
-    for name, new in [('running_mean', mean), ('running_var', variance * (n / (n - 1)))]:
-        old = getattr(self, name).value
-        new = np.reshape(new, old.shape)
-        setattr(self, name, Tensor((old * (1 - m) + new * m).astype(old.dtype)))
+    with no_grad():
+        self.num_batches_tracked += 1
+        if m is None: m = 1 / self.num_batches_tracked.item()
+        for memory, new in [(self.running_mean, mean),
+                            (self.running_var, variance * (n / (n - 1)))]:
+            memory *= 1 - m
+            memory += np.reshape(new, memory.shape) * m
 
 # %% ../nbs/93_layers.ipynb #5ab1bab7
 def _batch_norm(self, x):
@@ -403,7 +404,7 @@ def _with_memory(self, x, view):
     "`x` normalised with the statistics of training"
     scale = 1 / np.sqrt(self.running_var.value + self.running_var.dtype.type(self.eps))
     if self.affine: scale = self.weight * scale
-    shift = -(self.running_mean.value * scale)
+    shift = -(self.running_mean.value.copy() * scale)     # the next training changes it
     if self.affine: shift = shift + self.bias
     return x * np.reshape(scale, view) + np.reshape(shift, view)
 
@@ -613,14 +614,18 @@ class LSTMCell:
     @staticmethod
     def step(a, b, s):
         "The new state (N, 2 H): visible part, then memory"
-        i, f, z, o = _split(a + b, 4)
-        c = sigmoid(f) * _split(s, 2)[1] + sigmoid(i) * np.tanh(z)
-        return np.concatenate([sigmoid(o) * np.tanh(c), c], -1)
+        i, f, z, o = LSTMCell.open(a + b)
+        c = f * _split(s, 2)[1] + i * z
+        return np.concatenate([o * np.tanh(c), c], -1)
+    @staticmethod
+    def open(z):
+        "The three gates and the proposal; one sigmoid of all four is faster than three"
+        (i, f, _, o), z = _split(sigmoid(z), 4), np.tanh(_split(z, 4)[2])
+        return i, f, z, o
     @staticmethod
     def back(g, a, b, s, new):
         "The gradients for a, for b, and for s itself"
-        i, f, z, o = _split(a + b, 4)
-        i, f, z, o, (gh, gc) = sigmoid(i), sigmoid(f), np.tanh(z), sigmoid(o), _split(g, 2)
+        (i, f, z, o), (gh, gc) = LSTMCell.open(a + b), _split(g, 2)
         old, shown = _split(s, 2)[1], np.tanh(_split(new, 2)[1])
         gc = gc + gh * o * (1 - shown * shown)
         d = np.concatenate([gc * z * i * (1 - i), gc * old * f * (1 - f),

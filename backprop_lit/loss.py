@@ -6,11 +6,12 @@
 from __future__ import annotations
 import numpy as np
 from .graph import Node
-from .ops import primitive
+from .ops import primitive, relu, sigmoid
 
 # %% auto #0
 __all__ = ['softmax', 'logsumexp', 'log_softmax', 'shape_of', 'complain', 'check_labels', 'reduced', 'each', 'one_hot',
-           'cross_entropy', 'nll_loss', 'mse_loss']
+           'cross_entropy', 'nll_loss', 'binary_cross_entropy_with_logits', 'mse_loss', 'l1_loss', 'huber_loss',
+           'smooth_l1_loss', 'hinge_loss', 'kl_div']
 
 # %% ../nbs/10_loss.ipynb #e6099a88
 def _softmax(x, axis):
@@ -139,11 +140,19 @@ _cross_entropy = primitive(_cross_entropy, _cross_entropy_rule, needs=(0,))
 def cross_entropy(
     logits, # (N, C) unnormalised log-probabilities
     labels, # (N,) whole numbers from 0 to C - 1
-    reduction:str='mean' # or 'sum', or 'none': one loss for each example
+    reduction:str='mean', # or 'sum', or 'none': one loss for each example
+    weight=None, # (C,) what a mistake in each class counts; by default 1
+    ignore_index:int=-100, # a label that counts nothing
+    label_smoothing:float=0.0 # share of the truth that is spread over all classes, in [0, 1]
 ): # () or (N,), in nats
     "How surprised the softmax of `logits` is by `labels`. Errors: see `check_labels`."
     if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
-    return _cross_entropy(logits, check_labels(logits, labels), reduction=reduction, keep=[])
+    if weight is None and not label_smoothing and ignore_index < 0:
+        try: labels = check_labels(logits, labels)
+        except IndexError:                  # the usual case should not have to look for it
+            if not np.equal(getattr(labels, 'value', labels), ignore_index).any(): raise
+        else: return _cross_entropy(logits, labels, reduction=reduction, keep=[])
+    return _uneven(logits, labels, reduction, weight, ignore_index, label_smoothing)
 
 # %% ../nbs/10_loss.ipynb #96eb9156
 def _nll(log_probs, labels, reduction):
@@ -164,6 +173,74 @@ def nll_loss(
     if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
     return _nll(log_probs, check_labels(log_probs, labels), reduction=reduction)
 
+# %% ../nbs/10_loss.ipynb #9adb9265
+def _against(logits, q):
+    log_p = _log_softmax.f(logits, 1)
+    return -np.add.reduce(np.where(q == 0, 0, log_p) * q, axis=1)
+
+_against = primitive(_against, lambda g, out, logits, q: np.expand_dims(g, 1) *
+    (softmax(logits) * np.add.reduce(q, axis=1, keepdims=True) - q), needs=(0,))
+
+def _uneven(logits, labels, reduction, weight, ignore_index, smoothing):
+    "Cross-entropy against a row of weights for each example. Raises `ValueError`."
+    labels, (N, C) = np.asarray(getattr(labels, 'value', labels)), _rows(logits)
+    counts = labels != ignore_index
+    labels = check_labels(logits, np.where(counts, labels, 0) if counts.shape == (N,) else labels)
+    w = _class_weights(weight, C, logits.dtype)
+    if not 0 <= smoothing <= 1 or not counts.any():
+        raise ValueError('cross_entropy: expected label_smoothing in [0, 1] and a label that '
+                         f'counts, got {smoothing} and {counts.sum()} such labels of {N}')
+    q = (w * ((1 - smoothing) * one_hot(labels, C) + smoothing / C)).astype(w.dtype)
+    losses = _against(logits, q * counts[:, None])
+    if reduction == 'none': return losses
+    total = np.add.reduce(losses, axis=None)
+    return total if reduction == 'sum' else total / np.sum(w[labels] * counts)
+
+# %% ../nbs/10_loss.ipynb #796c8f85
+def _rows(logits):
+    "The shape (N, C) of logits, or 0 and 0: then `check_labels` complains"
+    return shape_of(logits) if len(shape_of(logits)) == 2 else (0, 0)
+
+def _class_weights(weight, C, dtype):
+    "(C,) weights in the precision of the logits. Raises `ValueError`."
+    w = np.ones(C, dtype) if weight is None else np.asarray(
+        getattr(weight, 'value', weight), dtype)
+    if w.shape == (C,) and (w >= 0).all() and w.any(): return w
+    raise ValueError(f'weight: expected {C} numbers ≥ 0, one for each class, got shape {w.shape}')
+
+# %% ../nbs/10_loss.ipynb #6f7bda8f
+def _surprise(x): return np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
+_surprise = primitive(_surprise, lambda g, out, x: -g * sigmoid(-x), needs=(0,))
+
+def _bce(x, y, p): return (1 - y) * x + (1 + (p - 1) * y) * _surprise(x)
+_bce = primitive(_bce,
+    lambda g, out, x, y, p: g * ((1 - y) - (1 + (p - 1) * y) * sigmoid(-x)),
+    lambda g, out, x, y, p: g * ((p - 1) * _surprise(x) - x), needs=(0, 1, 2))
+
+def binary_cross_entropy_with_logits(
+    logits, # any shape
+    target, # the same shape, numbers from 0 (no) to 1 (yes)
+    reduction:str='mean', # or 'sum', or 'none': one loss for each element
+    weight=None, # broadcastable to that shape: what each element counts
+    pos_weight=None # broadcastable to that shape: what a missed yes counts
+): # () or the shape of the logits, in nats
+    "The surprise of sigmoid(logits) at `target`. Raises `ValueError`."
+    _same_shape('binary_cross_entropy_with_logits', logits, target)
+    y = np.asarray(getattr(target, 'value', target))
+    if y.min() < 0 or y.max() > 1:
+        raise ValueError('target: expected numbers from 0 to 1, got some from '
+                         f'{y.min()} to {y.max()}')
+    losses = _bce(logits, target, 1.0 if pos_weight is None else pos_weight)
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+# %% ../nbs/10_loss.ipynb #19e0072c
+def _same_shape(name, input, target):
+    "ValueError unless the two have one shape, which is not empty"
+    shape, other = shape_of(input), shape_of(target)
+    if shape != other or 0 in shape:
+        raise ValueError(f'{name}: expected input and target of one shape, not empty, got '
+                         f'{shape} and {other}. Reshape one of them')
+
 # %% ../nbs/10_loss.ipynb #a4696471
 def _mse(x, y, reduction): return reduced(np.square(x - y), reduction)
 
@@ -180,9 +257,72 @@ def mse_loss(
     reduction:str='mean' # or 'sum', or 'none': one loss for each element
 ): # () or the shape of the input
     "The squared difference. Raises `ValueError` if the shapes differ."
-    shape, other = shape_of(input), shape_of(target)
-    if shape != other or 0 in shape:
-        raise ValueError(f'mse_loss: expected input and target of one shape, not empty, got '
-                         f'{shape} and {other}. Reshape one of them')
+    _same_shape('mse_loss', input, target)
     if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
     return _mse(input, target, reduction=reduction)
+
+# %% ../nbs/10_loss.ipynb #77e74117
+def _l1(x, y): return np.abs(x - y)
+_l1 = primitive(_l1, lambda g, out, x, y: g * np.sign(x - y),
+                lambda g, out, x, y: -g * np.sign(x - y), needs=(0, 1))
+
+def _clipped(x, y, delta): return np.minimum(np.maximum(x - y, -delta), delta)
+
+def _huber(x, y, delta):
+    c = _clipped(x, y, delta)
+    return c * (x - y - c / 2)
+_huber = primitive(_huber, lambda g, out, x, y, delta: g * _clipped(x, y, delta),
+                   lambda g, out, x, y, delta: -g * _clipped(x, y, delta), needs=(0, 1))
+
+def l1_loss(input, target, reduction:str='mean'):
+    "The absolute difference. Raises `ValueError` if the shapes differ."
+    _same_shape('l1_loss', input, target)
+    return reduced(_l1(input, target), reduction)
+
+def huber_loss(
+    input, # predictions, any shape
+    target, # the same shape
+    reduction:str='mean', # or 'sum', or 'none': one loss for each element
+    delta:float=1.0 # difference from which the loss is a line, > 0
+): # () or the shape of the input
+    "Half the square of small differences, a line for large ones (Huber 1964)"
+    _same_shape('huber_loss', input, target)
+    if not delta > 0: raise ValueError(f'huber_loss: expected delta > 0, got {delta}')
+    return reduced(_huber(input, target, delta=delta), reduction)
+
+# %% ../nbs/10_loss.ipynb #7e50f0db
+def smooth_l1_loss(input, target, reduction:str='mean', beta:float=1.0):
+    "`huber_loss` divided by `beta`: the slope outside is 1"
+    return huber_loss(input, target, reduction, beta) / beta
+
+def hinge_loss(
+    scores, # any shape
+    target, # the same shape, each 1 or -1
+    reduction:str='mean', # or 'sum', or 'none': one loss for each element
+    margin:float=1.0 # by which a score must be right
+): # () or the shape of the scores
+    "By how much each score fails to be right by `margin`. Raises `ValueError`."
+    _same_shape('hinge_loss', scores, target)
+    y = np.asarray(getattr(target, 'value', target))
+    if not (np.abs(y) == 1).all():
+        raise ValueError(f'hinge_loss: expected targets 1 and -1, got {np.unique(y)[:5]}. For '
+                         'classes 0 and 1 write 2 * y - 1')
+    return reduced(relu(margin - scores * y), reduction)
+
+# %% ../nbs/10_loss.ipynb #80abe7f1
+def _kl(x, t):
+    return t * (np.log(np.where(t > 0, t, 1)) - x)
+_kl = primitive(_kl, lambda g, out, x, t: -g * t,
+    lambda g, out, x, t: g * (np.log(np.where(t > 0, t, 1)) + (t > 0) - x), needs=(0, 1))
+
+def kl_div(
+    input, # (N, C) logarithms of shares that are expected
+    target, # (N, C) shares that are true, or their logarithms
+    reduction:str='mean', # 'batchmean': the divergence for each row; 'sum', 'none'
+    log_target:bool=False # is the target given as logarithms?
+): # () or (N, C), in nats
+    "How much more `target` surprises who expects exp(input). Raises `ValueError`."
+    _same_shape('kl_div', input, target)
+    losses = _kl(input, np.exp(target) if log_target else target)
+    if reduction == 'batchmean': return reduced(losses, 'sum') / len(input)
+    return reduced(losses, reduction)

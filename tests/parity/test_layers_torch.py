@@ -203,3 +203,65 @@ def test_ten_steps_of_a_network_of_many_parts(name):
     # a gradient that is 0 in exact arithmetic (a bias before batch norm) is noise, which Adam enlarges
     for (key, a), b in zip(ours.state_dict().items(), numpy_state(theirs).values()):
         if key != '0.bias' and key != '1.running_mean': assert np.allclose(a, b, rtol=1e-5, atol=1e-5), key
+
+# losses
+
+LOGITS, LABELS = floats(6, 5), np.array([0, 4, 2, -100, 1, 2])
+WEIGHT = np.array([1, 0.5, 2, 3, 0.1], 'f4')
+
+@pytest.mark.parametrize('how', ['mean', 'sum', 'none'])
+@pytest.mark.parametrize('more', [{}, dict(weight=WEIGHT), dict(label_smoothing=0.1), dict(ignore_index=2),
+                                  dict(weight=WEIGHT, label_smoothing=0.3, ignore_index=4)])
+def test_cross_entropy(how, more):
+    labels = np.where(LABELS < 0, 3, LABELS) if 'ignore_index' in more else LABELS
+    mine, its = as_ours(LOGITS), as_theirs(LOGITS)
+    a = loss.cross_entropy(mine, labels, how, **more)
+    more = {k: torch.from_numpy(v) if k == 'weight' else v for k, v in more.items()}
+    b = F.cross_entropy(its, torch.from_numpy(labels), reduction=how, **more)
+    agree(a, b, [mine], [its])
+
+def agree(a, b, mine, its):
+    assert a.dtype == np.float32 and np.allclose(a.data, b.detach().numpy(), **TOL)
+    a.sum().backward(), b.sum().backward()
+    for x, y in zip(mine, its): assert x.grad.dtype == 'f4' and np.allclose(x.grad.data, y.grad.numpy(), **TOL)
+
+SHARES = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+DISTANCES = {
+    'l1': (loss.l1_loss, F.l1_loss, floats(6, 5, seed=3), {}),
+    'huber': (loss.huber_loss, F.huber_loss, floats(6, 5, seed=3), dict(delta=0.7)),
+    'smooth l1': (loss.smooth_l1_loss, F.smooth_l1_loss, floats(6, 5, seed=3), dict(beta=0.7)),
+    'kl': (loss.kl_div, F.kl_div, SHARES, {}),
+    'kl of logarithms': (loss.kl_div, F.kl_div, np.log(SHARES), dict(log_target=True)),
+    'bce': (loss.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits, SHARES, {}),
+    'bce, weights': (loss.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits, SHARES,
+                     dict(weight=SHARES + 1, pos_weight=WEIGHT))}
+
+@pytest.mark.parametrize('how', ['mean', 'sum', 'none', 'batchmean'])
+@pytest.mark.parametrize('name', DISTANCES)
+def test_distances(name, how):
+    f, g, target, more = DISTANCES[name]
+    if how == 'batchmean' and f is not loss.kl_div: return
+    mine, its = [as_ours(floats(6, 5, seed=2)), as_ours(target)], [as_theirs(floats(6, 5, seed=2)), as_theirs(target)]
+    a = f(*mine, reduction=how, **more)
+    more = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in more.items()}
+    agree(a, g(*its, reduction=how, **more), mine, its)
+
+def test_hinge():
+    mine, its, y = as_ours(LOGITS), as_theirs(LOGITS), np.sign(floats(6, 5, seed=5))
+    agree(loss.hinge_loss(mine, y), torch.relu(1 - torch.from_numpy(y) * its).mean(), [mine], [its])
+
+# initialisers
+
+def test_initialisers_draw_from_the_same_distributions():
+    from backprop_lit import init
+    for shape in [(200, 300), (40, 30, 4, 3)]:
+        for name, how in [('xavier_uniform_', dict(gain=2.)), ('xavier_normal_', {}), ('kaiming_uniform_', dict(a=0.5)),
+                          ('kaiming_normal_', dict(mode='fan_out', nonlinearity='relu')), ('uniform_', dict(a=-2, b=1)),
+                          ('normal_', dict(mean=1., std=3.)), ('orthogonal_', dict(gain=2.))]:
+            ours = getattr(init, name)(Tensor(np.zeros(shape, 'f4')), rng=0, **how).data
+            theirs = getattr(torch.nn.init, name)(torch.zeros(shape), **how).numpy()
+            assert np.isclose(ours.std(), theirs.std(), rtol=0.03) and abs(ours.mean() - theirs.mean()) < 0.05 * theirs.std()
+            if 'normal' not in name and name != 'orthogonal_':
+                assert np.isclose(ours.max(), theirs.max(), rtol=0.01)
+        for name in ('linear', 'relu', 'tanh', 'sigmoid', 'selu', 'leaky_relu', 'conv2d'):
+            assert np.isclose(init.calculate_gain(name), torch.nn.init.calculate_gain(name))
