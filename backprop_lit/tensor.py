@@ -130,6 +130,7 @@ class _Manners:
     size = property(lambda self: self.value.size, doc='Number of elements')
     dtype = property(lambda self: self.value.dtype, doc='Type of the elements')
     T = property(lambda self: ops.transpose(self), doc='With the axes reversed')
+    mT = property(lambda self: ops.swapaxes(self, -1, -2), doc='With the last two axes swapped')
     def item(self):
         "The only element, as a Python number"
         if self.size == 1: return self.value.item()
@@ -182,6 +183,8 @@ def _numpy_call(function, method, args, kwargs):
                         'new result. Write y = f(x), or y = y + x for y += x')
     if method == 'reduce':
         function, args = _REDUCE.get(function), (args[0], kwargs.pop('axis', 0))
+    elif method == 'accumulate':
+        function, args = _SCAN.get(function), (args[0], kwargs.pop('axis', 0))
     elif method != '__call__': function = None
     if function not in NUMPY: _load_more()
     if function in NUMPY: return NUMPY[function](*args, **kwargs)
@@ -190,6 +193,7 @@ def _numpy_call(function, method, args, kwargs):
 
 _REDUCE = {np.add: np.sum, np.maximum: np.max, np.minimum: np.min, np.multiply: np.prod,
            np.logical_and: np.all, np.logical_or: np.any}
+_SCAN = {np.add: np.cumsum, np.multiply: np.cumprod}
 
 class _Protocols:
     "The part of a tensor that lets NumPy's own functions work on it"
@@ -240,7 +244,10 @@ class Tensor(_Walks, _Manners, _Protocols, _InPlace, Node):
         "The gradient `g` in this tensor's shape and precision"
         value = self.value
         if g.shape != value.shape: g = unbroadcast(g, value.shape)
-        return g if g.dtype == value.dtype else g.astype(value.dtype)
+        if g.dtype == value.dtype: return g
+        if g.dtype.kind != 'c': return g.astype(value.dtype)
+        raise TypeError(f'expected real numbers, got a {g.dtype} gradient at {label(self)}. '
+                        'Complex numbers are not differentiated; keep them out of the graph')
 
     def seed(self, grad=None):
         "The gradient to start from: `grad`, or 1 for a single number"
@@ -313,9 +320,11 @@ for name in _METHODS: setattr(Tensor, name, _delegate(getattr(ops, name)))
 _RARE = dict(elementwise='''sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh arctanh exp2 expm1
     log2 log10 log1p square reciprocal isnan isinf isfinite logical_and logical_or logical_not argsort
     floor ceil trunc floor_divide arctan2 hypot logaddexp remainder fmod fmax fmin copysign nansum all any
-    argmin round nan_to_num var std cumprod prod nonzero''', shapes='''moveaxis flip roll tril triu tile
-    repeat diag diagonal cumsum ravel trace take split diff sort''', linalg='''det dot inner outer cross
-    matrix_power solve slogdet cholesky svd norm inv''', loss='softmax log_softmax logsumexp')
+    argmin round nan_to_num var std cumprod prod nonzero ptp nanmean deg2rad rad2deg sinc
+    float_power heaviside isclose''', shapes='''moveaxis flip roll tril triu tile
+    repeat diag diagonal cumsum ravel trace take split diff sort rot90 fliplr flipud
+    take_along_axis median quantile compress''', linalg='''det dot inner outer cross
+    matrix_power solve slogdet cholesky svd norm inv kron vdot pinv qr eigvalsh''', loss='softmax log_softmax logsumexp')
 
 def _rare_method(name, home):
     "A method from a later module, which is loaded when the method is called"
@@ -326,6 +335,14 @@ def _rare_method(name, home):
 
 for home, names in _RARE.items():
     for name in names.split(): setattr(Tensor, name, _rare_method(name, home))
+Tensor.flatten = Tensor.ravel
+
+for name, f in dict(mod=np.remainder, floordiv=np.floor_divide, divmod=np.divmod,
+                    xor=np.bitwise_xor, **{'and': np.bitwise_and, 'or': np.bitwise_or}).items():
+    setattr(Tensor, f'__{name}__', _delegate(f))
+    setattr(Tensor, f'__r{name}__', _delegate(f, reflected=True))
+for name, f in dict(pos=np.positive, invert=np.invert, round=np.round).items():
+    setattr(Tensor, f'__{name}__', _delegate(f))
 
 # %% ../nbs/08_tensor.ipynb #1fcca24e
 _became = primitive(lambda old, new: new, None, lambda g, out, old, new: g, needs=(),

@@ -122,6 +122,19 @@ def test_ndarray_meets_tensor():
         assert isinstance(got, Tensor) and got.tolist() == want
     with pytest.raises(TypeError, match=r'y = y \+ x'): a += x
 
+def test_other_operators():
+    x = leaf(5.5, -2.0)
+    assert (x % 2).tolist() == [1.5, 0.0] and (7 // x).tolist() == [1.0, -4.0] and (+x).tolist() == [5.5, -2.0]
+    assert ((x > 0) & (x < 9)).tolist() == [True, False] and (~(x > 0)).tolist() == [False, True]
+    assert round(x).tolist() == [6.0, -2.0] and [v.tolist() for v in divmod(x, 2)] == [[2.0, -1.0], [1.5, 0.0]]
+    (x % 2).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0]
+    assert np.add.accumulate(x).tolist() == [5.5, 3.5] and np.multiply.reduce(x).item() == -11.0
+
+def test_complex_numbers_are_refused():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(TypeError, match='omplex'): (x * 1j).sum().backward()
+
 def test_python_manners():
     x = leaf(1.0, 2.0)
     assert [float(v) for v in x] == [1.0, 2.0] and len(x) == 2 and 2.0 in x and 3.0 not in x
