@@ -23,8 +23,9 @@ __all__ = ['judge_central_difference', 'judge_numerical_grad', 'judge_gradients_
            'judge_shared_layer', 'judge_dropout', 'judge_batch_norm', 'judge_softmax', 'judge_cross_entropy',
            'judge_cross_entropy_rule', 'judge_mse_rule', 'judge_SGD', 'judge_momentum_step', 'judge_adam_step',
            'judge_train_epoch', 'judge_mean_loss', 'judge_remember', 'judge_conv2d', 'judge_conv2d_back', 'judge_relu_',
-           'judge_Guarded', 'judge_safe_sqrt', 'judge_newton', 'EXERCISES', 'Misconception', 'Trouble', 'raw', 'same',
-           'size', 'show', 'Verdict', 'watch', 'reason', 'Exercise', 'recognise', 'judge']
+           'judge_Guarded', 'judge_safe_sqrt', 'judge_newton', 'EXERCISES', 'Misconception', 'Trouble', 'array_behind',
+           'results_agree', 'numbers_in', 'shown_as', 'Verdict', 'watch_call', 'seen_outside', 'Exercise', 'recognise',
+           'judge']
 
 # %% ../nbs/95_exercises.ipynb #fea7b4dc
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Trouble:
     def __str__(self): return f'{self.kind}: {self.detail}'
 
 # %% ../nbs/95_exercises.ipynb #46d69aa6
-def raw(
+def array_behind(
     x # a tensor or anything else
 ): # the array of a tensor, else `x`
     "What is behind a tensor"
@@ -53,10 +54,10 @@ def raw(
 def _arrays(x):
     "The arrays in a result or an argument"
     if isinstance(x, (list, tuple)): return [a for v in x for a in _arrays(v)]
-    return [raw(x)] if isinstance(raw(x), np.ndarray) else []
+    return [array_behind(x)] if isinstance(array_behind(x), np.ndarray) else []
 
 # %% ../nbs/95_exercises.ipynb #c333ac53
-def same(
+def results_agree(
     a, # a result, or a `Trouble`
     b # another
 ) -> bool: # equal in shape, precision and, to six digits, in value?
@@ -64,11 +65,11 @@ def same(
     if isinstance(a, (Trouble, str)) or isinstance(b, (Trouble, str)):
         return type(a) is type(b) and a == b
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+        return a.keys() == b.keys() and all(results_agree(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(results_agree, a, b))
     if a is None or b is None: return a is b
-    return _same_arrays(raw(a), raw(b))
+    return _same_arrays(array_behind(a), array_behind(b))
 
 def _same_arrays(a, b):
     typed = all(isinstance(v, np.ndarray) and v.ndim for v in (a, b))
@@ -80,22 +81,22 @@ def _same_arrays(a, b):
     except Exception: return False       # whatever it is, it cannot be compared
 
 # %% ../nbs/95_exercises.ipynb #39842f36
-def size(
+def numbers_in(
     x # an input: an array, a tensor, a number, or containers of these
 ) -> int:
     "How many numbers are in `x`?"
-    if isinstance(x, dict): return size([*x.keys(), *x.values()])
-    if isinstance(x, (list, tuple)): return sum(map(size, x))
-    return np.size(raw(x)) if isinstance(x, (np.ndarray, graph.Node)) else 1
+    if isinstance(x, dict): return numbers_in([*x.keys(), *x.values()])
+    if isinstance(x, (list, tuple)): return sum(map(numbers_in, x))
+    return np.size(array_behind(x)) if isinstance(x, (np.ndarray, graph.Node)) else 1
 
 # %% ../nbs/95_exercises.ipynb #3caf3e92
-def show(
+def shown_as(
     x # anything that a function can be given or return
 ) -> str: # in one or few lines
     "What a reader is shown of `x`"
-    x = raw(x)
+    x = array_behind(x)
     if isinstance(x, (list, tuple)) and not hasattr(x, '_fields'):
-        return f'({", ".join(map(show, x))})'
+        return f'({", ".join(map(shown_as, x))})'
     if callable(x): return getattr(x, '__name__', repr(x)).strip('_')
     if not isinstance(x, np.ndarray): return _brief(x)
     kind = '' if x.dtype in (float, int, bool) else f' {x.dtype}'
@@ -119,7 +120,7 @@ class Verdict:
     def __repr__(self): return self.text
 
 # %% ../nbs/95_exercises.ipynb #3dc9a714
-def watch(
+def watch_call(
     call, # called with the arguments: `f` itself, or a probe that puts it to use
     args:tuple, # one input
     in_place:bool=False, # may the arguments be changed?
@@ -133,8 +134,8 @@ def watch(
     except (Exception, SystemExit) as error:
         return Trouble('raises', f'{type(error).__name__}: {error}')
     for i, (a, b) in enumerate(zip(args, given), 1):
-        touched = isinstance(a, (np.ndarray, graph.Node, list)) and not same(a, b)
-        if touched and not in_place:
+        can_change = isinstance(a, (np.ndarray, graph.Node, list)) and not in_place
+        if can_change and not results_agree(a, b):
             return Trouble('changes its input', f'argument {i}')
         pairs = [(p, q) for p in _arrays(got) for q in _arrays(b)] * fresh
         if any(np.shares_memory(*pair) for pair in pairs):
@@ -142,14 +143,14 @@ def watch(
     return got
 
 # %% ../nbs/95_exercises.ipynb #7233f750
-def reason(
+def seen_outside(
     right, # the expected result
     got # what came, or a `Trouble`
 ) -> str: # a few words
     "What is wrong with a result, seen from outside"
     if isinstance(got, Trouble): return str(got)
     if got is None: return 'returns None: is the return statement missing?'
-    a, b = raw(right), raw(got)
+    a, b = array_behind(right), array_behind(got)
     numbers = (np.ndarray, np.generic, float)
     if not (isinstance(a, numbers) and isinstance(b, numbers)): return 'other values'
     if np.shape(a) != np.shape(b): return 'another shape'
@@ -162,7 +163,7 @@ class _Judging:
     def observe(self, f) -> list:
         "What `f` gives for every input"
         call = f if self.probe is None else lambda *args: self.probe(f, *args)
-        return [watch(call, args, self.in_place, self.fresh) for args in self.cases]
+        return [watch_call(call, case, self.in_place, self.fresh) for case in self.cases]
     @functools.cached_property
     def right(self) -> list:
         "What the answer gives"
@@ -202,6 +203,8 @@ class Exercise(_Judging):
         self.answer, self.cases, self.probe = answer, cases, probe
         self.in_place, self.fresh = in_place, fresh
         self.misconceptions = [Misconception(*w) for w in wrong]
+        call, _, meaning = task.partition('): ')
+        self.__doc__ = f'Judges `{call})`: {meaning}'
 
 # %% ../nbs/95_exercises.ipynb #ae36320d
 def recognise(
@@ -212,7 +215,7 @@ def recognise(
     "The misconception that explains all failures"
     known, most = None, -1
     for m, results in zip(exercise.misconceptions, exercise.typical):
-        agrees = list(map(same, results, got))
+        agrees = list(map(results_agree, results, got))
         fits = all(agrees[i] for i in failed)
         if fits and sum(agrees) > most: known, most = m, sum(agrees)
     return known
@@ -222,13 +225,13 @@ def _report(exercise, known, i, right, got, failures):
     names = [*inspect.signature(exercise.probe or exercise.answer).parameters]
     names = names[exercise.probe is not None:]
     names += names[-1:] * len(exercise.cases[i])          # a probe may take *any number
-    given = [f'    {n} = {show(a)}' for n, a in zip(names, exercise.cases[i])]
+    given = [f'    {n} = {shown_as(a)}' for n, a in zip(names, exercise.cases[i])]
     say = known.explanation if known else f'No typical mistake. Hint: {exercise.hint}'
     return '\n'.join([
-        f'not yet: {known.name if known else reason(right, got)}', f'  {say}',
+        f'not yet: {known.name if known else seen_outside(right, got)}', f'  {say}',
         f'  smallest of {failures} failing inputs (of {len(exercise.cases)}):', *given,
-        f'  expected {show(right)}',
-        f'  got      {got if isinstance(got, Trouble) else show(got)}',
+        f'  expected {shown_as(right)}',
+        f'  got      {got if isinstance(got, Trouble) else shown_as(got)}',
         f'  read again: chapter {exercise.chapter}'])
 
 def _v(*numbers):
@@ -243,14 +246,14 @@ def judge(
     "Compare `f` with the answer, and its failures with those of known wrong answers"
     name = exercise.name
     if not callable(f): return Verdict(False, '', (
-        f'not yet: expected a function, as in judge_{name}({name}), got {show(f)}. '
+        f'not yet: expected a function, as in judge_{name}({name}), got {shown_as(f)}. '
         'Hand over the function, not its result'))
     right, got = exercise.right, exercise.observe(f)
-    failed = [i for i, (a, b) in enumerate(zip(right, got)) if not same(a, b)]
+    failed = [i for i, (a, b) in enumerate(zip(right, got)) if not results_agree(a, b)]
     if not failed:
         return Verdict(True, '', f'pass: {name} is right on {len(right)} inputs')
     known = recognise(exercise, got, failed)
-    least = min(failed, key=lambda i: size(exercise.cases[i]))
+    least = min(failed, key=lambda i: numbers_in(exercise.cases[i]))
     text = _report(exercise, known, least, right[least], got[least], len(failed))
     return Verdict(False, known.name if known else '', text)
 
@@ -574,14 +577,15 @@ class _Loose:
 def _recipe(func, args, kwargs, count=False, kind=_Record, keep=False):
     found = {i: a for i, a in enumerate(args) if isinstance(a, tensor.Tensor)}
     if count: found = dict(enumerate(found.values()))
-    return kind(func, tuple(args) if keep else tuple(map(raw, args)), kwargs, found)
+    return kind(func, tuple(args) if keep else tuple(map(array_behind, args)), kwargs,
+        found)
 
 def _recipe_probe(f, args, kwargs):
     r = f(np.add, args, kwargs)
     try: r.func, can = None, 'can be assigned to'
     except (AttributeError, TypeError): can = 'frozen'
-    return {'args': [show(a) if type(a) is not tensor.Tensor else 'a tensor' for a in
-        r.args],
+    return {'args': [shown_as(a) if type(a) is not tensor.Tensor else 'a tensor' for a
+        in r.args],
             'kwargs': r.kwargs, 'record': can,
             'positions of parents': sorted(r.parents)}
 
@@ -836,14 +840,15 @@ judge_accumulate = Exercise(
 # %% ../nbs/95_exercises.ipynb #30beb95f
 def _backprop(root, end_grad=None, keep=False, add=True, again=True,
         fit=tensor.unbroadcast, like=np.ones_like):
-    grads = {root: like(root.value) if end_grad is None else raw(end_grad)}
+    grads = {root: like(root.value) if end_grad is None else array_behind(end_grad)}
     for n in order.toposort(root):
         g = grads.pop(n)
         if n.is_leaf or keep:
             n.grad = tensor.Tensor(g if n.grad is None or not again else n.grad.value +
                 g)
         for p, vjp in zip(n.parents, n.vjps):
-            part = fit(vjp(g, n.value, *map(raw, n.args or ()), **n.kwargs), p.shape)
+            part = fit(vjp(g, n.value, *map(array_behind, n.args or ()), **n.kwargs),
+                p.shape)
             grads[p] = grads[p] + part if p in grads and add else part
 
 def _end_probe(f, text, end, calls):
@@ -1215,29 +1220,29 @@ judge_argmax = Exercise(
 def _kinds_probe(f, index):
     out = f(index)
     parts = out if isinstance(out, (tuple, list)) else (out,)
-    return [type(out).__name__, [[type(p).__name__, raw(p)] for p in parts]]
+    return [type(out).__name__, [[type(p).__name__, array_behind(p)] for p in parts]]
 
 # %% ../nbs/95_exercises.ipynb #b01ac0e9
 _coerce_index_wrong = [
     ('looks at the top only', 'In x[t, 2] the index is a tuple, with the tensor '
      'inside.',
-     lambda index: raw(index)),
+     lambda index: array_behind(index)),
     ('turns the tuple into a list', 'x[[0, 2]] picks two rows, x[0, 2] one '
      'element.',
-     lambda index: [raw(i) for i in index] if isinstance(index, tuple) else
-         raw(index)),
+     lambda index: [array_behind(i) for i in index] if isinstance(index, tuple) else
+         array_behind(index)),
     ('turns everything into arrays', 'A slice becomes an array of objects, which '
      'is no index. Leave alone what is no tensor.',
-     lambda index: tuple(np.asarray(raw(i)) for i in index) if isinstance(index,
-         tuple) else np.asarray(raw(index)))]
+     lambda index: tuple(np.asarray(array_behind(i)) for i in index) if
+         isinstance(index, tuple) else np.asarray(array_behind(index)))]
 
 # %% ../nbs/95_exercises.ipynb #2657379a
 judge_coerce_index = Exercise(
     'coerce_index(index): the index with tensors replaced by their arrays',
     'An index made of tensors', 5, 'easy', '07_ops',
     hint='What the index is, the result must be.',
-    answer=lambda index: tuple(map(raw, index)) if isinstance(index, tuple) else
-           raw(index),
+    answer=lambda index: tuple(map(array_behind, index)) if isinstance(index, tuple)
+           else array_behind(index),
     cases=[(3,), (slice(0, 2),), (tensor.Tensor(np.array([0, 1])),), ((0, 2),),
            ((tensor.Tensor(np.array([0, 1])), 2),)],
     probe=_kinds_probe,
@@ -1369,7 +1374,7 @@ judge_RuleTable = Exercise(
 # %% ../nbs/95_exercises.ipynb #b2567d15
 def _wanted(a): return isinstance(a, tensor.Tensor) and a.requires_grad
 def _product_of(a, b, track):
-    return tensor.Tensor(raw(a) * raw(b), requires_grad=bool(track))
+    return tensor.Tensor(array_behind(a) * array_behind(b), requires_grad=bool(track))
 
 def _track_probe(f, a, b, tracking):
     with ops.set_grad_enabled(tracking): out = f(a, b)
@@ -1389,7 +1394,7 @@ _multiply_forward_wrong = [
      'would keep graphs for nothing.',
      lambda a, b: _product_of(a, b, _wanted(a) or _wanted(b))),
     ('returns an array', 'Then the graph ends here.',
-     lambda a, b: raw(a) * raw(b))]
+     lambda a, b: array_behind(a) * array_behind(b))]
 
 # %% ../nbs/95_exercises.ipynb #f6b50849
 judge_multiply_forward = Exercise(
@@ -1409,7 +1414,7 @@ def _wrap(func, is_differentiable=True, who=any, switch=ops.is_grad_enabled,
         pass_on=True, heed=True):
     def wrapped(*args, **kwargs):
         track = (is_differentiable or not heed) and switch() and who(map(_wanted, args))
-        out = np.asarray(func(*map(raw, args), **(kwargs if pass_on else {})))
+        out = np.asarray(func(*map(array_behind, args), **(kwargs if pass_on else {})))
         return tensor.Tensor(out, requires_grad=bool(track and out.dtype.kind == 'f'))
     return wrapped
 
@@ -1462,7 +1467,7 @@ def _keyword_probe(f, args, kwargs):
     called = []
     def inner(x, y=0.0, axis=None):
         called.append(1)
-        return show(y) if isinstance(raw(y), np.ndarray) else [x, y, axis]
+        return shown_as(y) if isinstance(array_behind(y), np.ndarray) else [x, y, axis]
     try: return f(inner)(*args, **kwargs)
     except TypeError: return 'raises TypeError' + ' too late' * len(called)
 
@@ -1790,8 +1795,9 @@ def _uniform_probe(f, low, high):
     x = np.zeros(1000)
     out = f(x, low, high, np.random.default_rng(0))
     near = lambda a, b: bool(abs(a - b) < 0.02 * (high - low))
-    return {'returns x itself': out is x, 'result of shape': np.shape(raw(out)),
-        'reaches low': near(x.min(), low), 'reaches high': near(x.max(), high),
+    return {'returns x itself': out is x, 'result of shape':
+        np.shape(array_behind(out)), 'reaches low': near(x.min(),
+            low), 'reaches high': near(x.max(), high),
             'stays inside': bool((x >= low).all() and (x <=
                 high).all()), 'numbers differ': np.unique(x).size > 900}
 
@@ -2260,7 +2266,7 @@ judge_SGD = Exercise(
     'SGD(params, lr): zero_grad() sets every grad to None; step() does p -= lr * grad '
     'in place, unrecorded',
     'Two lines that train', 15, 'medium', '11_optim',
-    hint='A generator can be walked once. no_grad allows to change a leaf.',
+    hint='A generator can be walked once. A leaf may be changed under no_grad.',
     answer=_Steps,
     cases=[([1.0], 1, False), ([1.0], 2, False), ([1.0], 1, True), ([1.0, -2.0], 3,
            False)],
@@ -2592,7 +2598,7 @@ def _slope_probe(f, x):
     t = tensor.Tensor(x, requires_grad=True)
     out = f(t)
     if not isinstance(out, tensor.Tensor) or not out.requires_grad:
-        return [raw(out), 'no graph']
+        return [array_behind(out), 'no graph']
     out.sum().backward()
     return [out.value, t.grad.value]
 def _root(x): return np.where(x > 0, np.sqrt(np.where(x > 0, x, 1.0)), 0.0)
@@ -2615,7 +2621,7 @@ judge_safe_sqrt = Exercise(
          lambda x: np.sqrt(np.maximum(x, 0.0) + 1e-8)),
         ('leaves the graph', 'x.data is an array, and what follows from it has no '
          'gradient.',
-         lambda x: _root(raw(x)))])
+         lambda x: _root(array_behind(x)))])
 
 # %% ../nbs/95_exercises.ipynb #f162573a
 def _tangents(f, df, x, steps, rate=1.0, fresh=True):

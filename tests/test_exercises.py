@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from backprop_lit import conv, exercises, loss, nn, ops, optim, tensor
-from backprop_lit.exercises import EXERCISES, Exercise, Trouble, judge, same, size
+from backprop_lit.exercises import (EXERCISES, Exercise, Trouble, numbers_in,
+                                    results_agree)
 
 BY_NAME = {e.name: e for e in EXERCISES}
 WRONG = [(e, m) for e in EXERCISES for m in e.misconceptions]
@@ -417,7 +418,7 @@ def test_misconceptions_differ(exercise):
     for other in {m.name for m in exercise.misconceptions}:
         assert sum(m.name == other for m in exercise.misconceptions) == 1
     seen = exercise.typical
-    assert not any(same(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    assert not any(results_agree(a, b) for i, a in enumerate(seen) for b in seen[:i])
 
 # ---- whatever the reader hands over --------------------------------------------------------------
 
@@ -492,9 +493,9 @@ def test_right_numbers_in_a_tensor_pass():
 def test_the_smallest_failing_input_is_shown():
     for e, m in WRONG:
         right, got = e.right, e.observe(m.wrong)
-        failed = [c for c, a, b in zip(e.cases, right, got) if not same(a, b)]
-        least = min(map(size, failed))
-        shown = exercises.show([c for c in failed if size(c) == least][0][0])
+        failed = [c for c, a, b in zip(e.cases, right, got) if not results_agree(a, b)]
+        least = min(map(numbers_in, failed))
+        shown = exercises.shown_as([c for c in failed if numbers_in(c) == least][0][0])
         assert shown in e(m.wrong).text
 
 def test_small_inputs_come_first():
@@ -506,9 +507,9 @@ def test_small_inputs_come_first():
 
 def test_inputs_are_left_as_they_are():
     for e in EXERCISES:
-        before = [exercises.show(c) for c in e.cases]
+        before = [exercises.shown_as(c) for c in e.cases]
         for f in (spoils, e.answer, *(m.wrong for m in e.misconceptions)): e.observe(f)
-        assert [exercises.show(c) for c in e.cases] == before, e.name
+        assert [exercises.shown_as(c) for c in e.cases] == before, e.name
 
 def test_a_switch_that_is_left_off_does_no_harm():
     def off(g, out, x):
