@@ -163,7 +163,8 @@ class _Judging:
     def observe(self, f) -> list:
         "What `f` gives for every input"
         call = f if self.probe is None else lambda *args: self.probe(f, *args)
-        return [watch_call(call, case, self.in_place, self.fresh) for case in self.cases]
+        return [watch_call(call, case, self.in_place, self.fresh)
+                for case in self.cases]
     @functools.cached_property
     def right(self) -> list:
         "What the answer gives"
