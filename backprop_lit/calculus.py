@@ -12,8 +12,7 @@ from .order import toposort
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['CUT', 'flatten', 'Run', 'variable', 'like', 'value_and_grad', 'grad', 'vjp', 'jvp', 'jacobian', 'hessian', 'hvp',
-           'checkpoint', 'cut', 'again']
+__all__ = ['flatten', 'value_and_grad', 'grad', 'vjp', 'jvp', 'jacobian', 'hessian', 'hvp', 'checkpoint']
 
 # %% ../nbs/16_calculus.ipynb #bfd40acb
 def flatten(
@@ -34,7 +33,7 @@ def flatten(
     return [leaf for part, _ in flat for leaf in part], build
 
 # %% ../nbs/16_calculus.ipynb #5911737e
-class Run:
+class _Run:
     "A function, run once on tensors, with both ends of its graph in hand"
     def __init__(self,
         f, # takes tensors (in containers, perhaps), returns tensors
@@ -48,7 +47,7 @@ class Run:
             raise ValueError(f'argnums: expected numbers of the {len(args)} arguments, got {argnums}')
         self.leaves, self.build = flatten([args[n] for n in numbers])
         with enable_grad():
-            self.inputs = [variable(leaf) for leaf in self.leaves]
+            self.inputs = [_variable(leaf) for leaf in self.leaves]
             new = list(args)
             for n, part in zip(numbers, self.build(self.inputs)): new[n] = part
             self.value = f(*new, **kwargs)
@@ -75,16 +74,16 @@ class Run:
 
     def answer(self, grads):
         "Gradients in the structure of the arguments, as arrays where the arguments were arrays"
-        parts = self.build([like(leaf, g) for leaf, g in zip(self.leaves, grads)])
+        parts = self.build([_like(leaf, g) for leaf, g in zip(self.leaves, grads)])
         return parts[0] if self.single else tuple(parts)
 
 # %% ../nbs/16_calculus.ipynb #460b345a
-def variable(leaf) -> Tensor:
+def _variable(leaf) -> Tensor:
     "A tensor to differentiate by, with the numbers of `leaf`"
     if isinstance(leaf, Tensor) and leaf.tracked: return leaf.clone()
     return Tensor(leaf, requires_grad=True)
 
-def like(leaf, g):
+def _like(leaf, g):
     "The gradient `g` as a tensor, array or number, as `leaf` is one"
     if isinstance(g, Tensor) and (g.tracked or isinstance(leaf, Tensor)): return g
     if isinstance(leaf, Tensor): return Tensor(g)
@@ -98,7 +97,7 @@ def value_and_grad(
 ): # function with the arguments of f that returns (value, gradient)
     "The function that computes `f` and its gradient. Raises `ValueError` if f gives several numbers."
     def both(*args, **kwargs):
-        run = Run(f, args, argnums, kwargs)
+        run = _Run(f, args, argnums, kwargs)
         out = run.outputs[0] if len(run.outputs) == 1 else None
         if out is None or out.size != 1:
             raise ValueError(f'grad: expected a function that returns a single number, got '
@@ -121,7 +120,7 @@ def vjp(
     *args # where to differentiate, with respect to all of them
 ) -> tuple: # (value, function from gradients at the result to a tuple of gradients at args)
     "The value of `f`, and the map from gradients at its result to gradients at its arguments"
-    run = Run(f, args, tuple(range(len(args))))
+    run = _Run(f, args, tuple(range(len(args))))
     def pull(g):
         gs, _ = flatten(g)
         shapes = [np.shape(g) for g in gs]
@@ -129,7 +128,7 @@ def vjp(
             raise ValueError(f'vjp: expected gradients of shapes {[o.shape for o in run.outputs]}, '
                              f'got {shapes}')
         return run.answer(run.gradients(gs))
-    return run.rebuild([like(0.0 if not o.ndim else o.value, o) for o in run.outputs]), pull
+    return run.rebuild([_like(0.0 if not o.ndim else o.value, o) for o in run.outputs]), pull
 
 # %% ../nbs/16_calculus.ipynb #bb9139ef
 def jvp(
@@ -138,7 +137,7 @@ def jvp(
     tangents:tuple # of the same structure: the direction in which args move
 ) -> tuple: # (value, how the result moves)
     "The value of `f`, and the derivative of its result along a direction"
-    run = Run(f, tuple(args), tuple(range(len(args))))
+    run = _Run(f, tuple(args), tuple(range(len(args))))
     directions, _ = flatten(list(tangents))
     if [np.shape(d) for d in directions] != [i.shape for i in run.inputs]:
         raise ValueError(f'jvp: expected tangents of shapes {[i.shape for i in run.inputs]}, '
@@ -151,8 +150,8 @@ def jvp(
     g = Tensor(1.0) if keep else np.asarray(1.0)
     found = dict(flow(total, g, True, keep)) if getattr(total, 'tracked', False) else {}
     moves = [found.get(d, np.zeros_like(d.value)) for d in dummies]
-    value = [like(0.0 if not o.ndim else o.value, o if keep else o.value) for o in run.outputs]
-    return run.rebuild(value), run.rebuild([like(0.0 if not o.ndim else o.value, m)
+    value = [_like(0.0 if not o.ndim else o.value, o if keep else o.value) for o in run.outputs]
+    return run.rebuild(value), run.rebuild([_like(0.0 if not o.ndim else o.value, m)
                                             for o, m in zip(run.outputs, moves)])
 
 # %% ../nbs/16_calculus.ipynb #9dd6062c
@@ -162,7 +161,7 @@ def jacobian(
 ): # function that returns an array of shape (*shape of the result, *shape of the argument)
     "The function that computes all slopes of all elements of `f`"
     def slopes(*args, **kwargs):
-        run = Run(f, args, argnums, kwargs)
+        run = _Run(f, args, argnums, kwargs)
         if len(run.outputs) != 1 or len(run.inputs) != 1:
             raise ValueError(f'jacobian: expected one array in and one out, got {len(run.inputs)} '
                              f'and {len(run.outputs)}. Use vjp for containers')
@@ -170,7 +169,7 @@ def jacobian(
         rows = [run.gradients([e.reshape(out.shape)])[0] for e in np.eye(out.size, dtype=out.dtype)]
         if any(isinstance(r, Tensor) for r in rows): rows = stack(rows).reshape(shape)
         else: rows = np.reshape(rows, shape)
-        return like(run.leaves[0] if shape else 0.0, rows)
+        return _like(run.leaves[0] if shape else 0.0, rows)
     return slopes
 
 def hessian(f, argnums:int=0):
@@ -184,38 +183,38 @@ def hvp(
     return lambda x, v: grad(lambda x: np.sum(grad(f)(x) * v))(x)
 
 # %% ../nbs/16_calculus.ipynb #b3d2c3c0
-CUT = []        # the hooks, none, of a leaf where a graph was cut: a mark
+_CUT = []        # the hooks, none, of a leaf where a graph was cut: a mark
 
 def checkpoint(
     f, # from tensors to one tensor; must give the same result when it is run again
     *args # its arguments
 ) -> Tensor: # f(*args)
     "The result of `f`, whose inner values are computed again when backward needs them"
-    with enable_grad(): once = f(*map(cut, args))
+    with enable_grad(): once = f(*map(_cut, args))
     if not is_grad_enabled() or not once.tracked: return once.detach()
     ends = {n for n in toposort(once) if n.is_leaf}
     value, results = [once.value], {}
     del once                                        # and with it the graph
-    others = [n for n in ends if n.hooks is not CUT]
+    others = [n for n in ends if n.hooks is not _CUT]
     def rule(i):
         def vjp(g, out, *nodes):                    # all parents' gradients come at once
-            if i not in results: results.update(enumerate(again(f, args, others, g)))
+            if i not in results: results.update(enumerate(_again(f, args, others, g)))
             return results.pop(i)
         return vjp
     op = primitive(lambda *arrays: value.pop(), each=rule, needs=range(len(args)),
                    name='checkpoint')
     return op(*args, *others)
 
-def cut(a):
+def _cut(a):
     "A leaf with the numbers of `a`, if that is a tensor"
     if not isinstance(a, Tensor): return a
     leaf = Tensor(a.value, requires_grad=a.tracked)
-    leaf.hooks = CUT
+    leaf.hooks = _CUT
     return leaf
 
-def again(f, args, others, g):
+def _again(f, args, others, g):
     "Run `f` once more, and walk back from its end with the gradient `g`"
-    fresh = [cut(a) for a in args]
+    fresh = [_cut(a) for a in args]
     with enable_grad(): found = dict(flow(f(*fresh), g, True, isinstance(g, Tensor)))
     for new, a in zip(fresh, args):     # now let the gradient's own graph go on behind the cut
         if isinstance(a, Tensor) and a.tracked:

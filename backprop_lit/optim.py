@@ -10,15 +10,17 @@ from .graph import Node, changed, label
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['Optimizer', 'SGD', 'Adam', 'AdamW', 'LRScheduler', 'LambdaLR', 'StepLR', 'LinearLR', 'CosineAnnealingLR',
-           'OneCycleLR']
+__all__ = ['Optimizer', 'SGD', 'Adam', 'AdamW', 'Adagrad', 'RMSprop', 'clip_grad_norm_', 'clip_grad_value_', 'LRScheduler',
+           'LambdaLR', 'StepLR', 'LinearLR', 'CosineAnnealingLR', 'OneCycleLR']
 
 # %% ../nbs/11_optim.ipynb #bbedb5c0
 _RANGES = { # setting: lowest, is the lowest allowed?, bound above, usual
     'lr': (0, False, math.inf, '0.1 for SGD, 0.001 for Adam'),
     'momentum': (0, True, 1, '0.9'), 'dampening': (0, True, 1, '0'),
     'beta': (0, True, 1, '0.9 and 0.999'), 'eps': (0, True, math.inf, '1e-8'),
-    'weight_decay': (0, True, math.inf, '0 to 0.1')}
+    'weight_decay': (0, True, math.inf, '0 to 0.1'), 'alpha': (0, True, 1, '0.99'),
+    'lr_decay': (0, True, math.inf, '0'),
+    'initial_accumulator_value': (0, True, math.inf, '0')}
 
 def _setting(name, value):
     "`value` as a Python number, or a pair of them. ValueError if it is out of range."
@@ -197,7 +199,7 @@ class Adam(Optimizer):
         params, # tensors, or groups
         lr:float=1e-3, # length of a step on which the gradients agree, > 0
         betas:tuple=(0.9, 0.999), # how much each average keeps in a step, in [0, 1)
-        eps:float=1e-8, # added below the fraction, ≥ 0
+        eps:float=1e-8, # added to the denominator, ≥ 0
         weight_decay:float=0 # added to the gradient as in SGD, ≥ 0
     ):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps,
@@ -232,6 +234,116 @@ class AdamW(Adam):
         "One step of the array `w` against `g`, after shrinking it"
         w *= 1 - group['lr'] * group['weight_decay']
         super().update(w, g, state, {**group, 'weight_decay': 0})
+
+# %% ../nbs/11_optim.ipynb #9f64d31c
+class Adagrad(Optimizer):
+    "Steps divided by the root of all squares so far (Duchi, Hazan and Singer 2011)"
+    def __init__(self,
+        params, # tensors, or groups
+        lr:float=0.01, # length of the first step, > 0
+        lr_decay:float=0, # how fast lr falls besides, ≥ 0
+        weight_decay:float=0, # added to the gradient as in SGD, ≥ 0
+        initial_accumulator_value:float=0, # where the sum of squares starts, ≥ 0
+        eps:float=1e-10 # added below the fraction, ≥ 0
+    ):
+        super().__init__(params, dict(lr=lr, lr_decay=lr_decay, eps=eps,
+            weight_decay=weight_decay, initial_accumulator_value=initial_accumulator_value))
+
+    def update(self, w, g, state, group):
+        "One step of the array `w` against `g`"
+        g, room = _decayed(self, w, g, group), self.room(w)
+        if not state:
+            start = np.full_like(w, group['initial_accumulator_value'])
+            state |= dict(step=0, sum=start)
+        state['step'] = t = state['step'] + 1
+        state['sum'] += np.multiply(g, g, out=room)
+        root = np.add(np.sqrt(state['sum'], out=room), group['eps'], out=room)
+        lr = group['lr'] / (1 + (t - 1) * group['lr_decay'])
+        w -= np.multiply(np.divide(g, root, out=room), lr, out=room)
+
+def _decayed(optimizer, w, g, group):
+    "The gradient with the pull towards zero added, in memory of its own"
+    if not group['weight_decay']: return g
+    pull = np.multiply(w, group['weight_decay'], out=optimizer.room(w, 1))
+    return np.add(g, pull, out=pull)
+
+# %% ../nbs/11_optim.ipynb #cc1d8959
+class RMSprop(Optimizer):
+    "Steps divided by the root of the average square (Hinton 2012, lecture 6)"
+    def __init__(self,
+        params, # tensors, or groups
+        lr:float=0.01, # length of a step of usual size, > 0
+        alpha:float=0.99, # how much the average keeps in a step, in [0, 1)
+        eps:float=1e-8, # added below the fraction, ≥ 0
+        weight_decay:float=0, # added to the gradient as in SGD, ≥ 0
+        momentum:float=0, # share of the last step that is kept, in [0, 1)
+        centered:bool=False # divide by the spread of the gradient?
+    ):
+        super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps, momentum=momentum,
+                                      weight_decay=weight_decay, centered=centered))
+
+    def update(self, w, g, state, group):
+        "One step of the array `w` against `g`"
+        g, room, alpha = _decayed(self, w, g, group), self.room(w), group['alpha']
+        names = ['square_avg', *['grad_avg'] * group['centered'],
+                 *['momentum_buffer'] * (group['momentum'] > 0)]
+        for name in names: state.setdefault(name, np.zeros_like(w))
+        v = state['square_avg']
+        v *= alpha
+        v += np.multiply(np.multiply(g, g, out=room), 1 - alpha, out=room)
+        root = np.sqrt(_variance(self, g, state, alpha) if group['centered'] else v, out=room)
+        step = np.divide(g, np.add(root, group['eps'], out=room), out=room)
+        if group['momentum']:
+            buffer = state['momentum_buffer']
+            buffer *= group['momentum']
+            buffer += step
+            step = buffer
+        w -= np.multiply(step, group['lr'], out=room)
+
+# %% ../nbs/11_optim.ipynb #0fea5f31
+def _variance(optimizer, g, state, alpha):
+    "The average square less the square of the average, after adding `g` to the average"
+    m, room = state['grad_avg'], optimizer.room(g)
+    m += np.multiply(np.subtract(g, m, out=room), 1 - alpha, out=room)
+    return np.subtract(state['square_avg'], np.multiply(m, m, out=room), out=room)
+
+# %% ../nbs/11_optim.ipynb #afded51b
+def _gradients(params) -> list:
+    "The arrays of the gradients that are there"
+    params = [params] if isinstance(params, Tensor) else _tensors(params)
+    found = [g for p in params if (g := _GRAD.__get__(p)) is not None]
+    return [g.value if isinstance(g, Node) else g for g in found]
+
+def clip_grad_norm_(
+    parameters, # tensors, or one
+    max_norm:float, # largest length allowed, > 0
+    norm_type:float=2.0, # 2: Euclid's length, math.inf: the largest number, or another
+    error_if_nonfinite:bool=False # complain about nan and infinity?
+) -> Tensor: # (), the length before
+    "Scale all gradients together to a length of at most `max_norm`. Raises `ValueError`."
+    grads, p = _gradients(parameters), float(norm_type)
+    if not max_norm > 0 or not p > 0:
+        raise ValueError('clip_grad_norm_: expected max_norm > 0 and norm_type > 0, got '
+                         f'{max_norm} and {norm_type}')
+    if not grads: return Tensor(0.)
+    size = [np.abs(g, dtype=float) for g in grads]       # in double: squares overflow early
+    total = (np.max(np.stack([np.max(a, initial=0) for a in size])) if p == math.inf
+             else np.sum(np.stack([np.sum(a ** p) for a in size])) ** (1 / p))
+    if error_if_nonfinite and not np.isfinite(total):
+        raise RuntimeError(f'clip_grad_norm_: expected a finite length, got {total}')
+    share = np.minimum(max_norm / (total + 1e-6), 1)
+    for g in grads:
+        np.multiply(g, share.astype(g.dtype), out=g)
+        changed(g)
+    return Tensor(total)
+
+def clip_grad_value_(parameters, clip_value:float):
+    "Move every number of every gradient into [-clip_value, clip_value]"
+    if not clip_value > 0:
+        raise ValueError(f'clip_grad_value_: expected a number > 0, got {clip_value}')
+    for g in _gradients(parameters):
+        np.minimum(np.maximum(g, -clip_value, out=g), clip_value, out=g)
+        changed(g)
 
 # %% ../nbs/11_optim.ipynb #6d4290e1
 class LRScheduler:
