@@ -95,8 +95,11 @@ def shown_as(
 ) -> str: # in one or few lines
     "What a reader is shown of `x`"
     x = array_behind(x)
-    if isinstance(x, (list, tuple)) and not hasattr(x, '_fields'):
-        return f'({", ".join(map(shown_as, x))})'
+    if isinstance(x, np.generic): x = x.item()
+    if isinstance(x, dict):
+        return f'{{{", ".join(f"{k!r}: {shown_as(v)}" for k, v in x.items())}}}'
+    if isinstance(x, list): return f'[{", ".join(map(shown_as, x))}]'
+    if type(x) is tuple: return f'({", ".join(map(shown_as, x))}{"," * (len(x) == 1)})'
     if callable(x): return getattr(x, '__name__', repr(x)).strip('_')
     if not isinstance(x, np.ndarray): return _brief(x)
     kind = '' if x.dtype in (float, int, bool) else f' {x.dtype}'
@@ -538,7 +541,7 @@ judge_minibatches = Exercise(
     'An epoch in pieces', 10, 'medium', '02_data',
     hint='One permutation serves images and labels.',
     answer=lambda x, y, size, rng: _pieces(x, y, size, rng.permutation(len(x))),
-    cases=[(4, 2), (3, 2), (20, 6)],
+    cases=[(3, 2), (4, 2), (20, 6)],
     probe=_batch_probe,
     wrong=_minibatches_wrong)
 
@@ -661,7 +664,7 @@ _topological_sort_wrong = [
      lambda n, c: _sort(n, c, late=False)),
     ('goes layer by layer', 'Breadth first puts a node by its shortest path, but '
      'its place depends on the longest.',
-     _breadth_first),
+     lambda n, c: _sort(n, c) and _breadth_first(n, c)),
     ('visits a shared node again', 'A node with two users is reached twice and '
      'must be listed once. Remember what is done.',
      lambda n, c: _sort(n, c, once=False)),
@@ -1336,7 +1339,7 @@ class _Shared(_Table):
     def __init__(self): pass
 
 # %% ../nbs/95_exercises.ipynb #d79999e7
-_twins = {'f': lambda x: x, 'h': lambda x: -x}       # two functions, one __name__
+_twins = {'lambda 1': lambda x: x, 'lambda 2': lambda x: -x}
 def _table_probe(f, added, asked):
     f().add(np.exp, 0, 'of another table')
     table, func = f(), {'mul': np.multiply, 'exp': np.exp, **_twins}
@@ -1367,8 +1370,9 @@ judge_RuleTable = Exercise(
     'Who knows the rule?', 10, 'medium', '07_ops',
     hint='A dictionary with pairs as keys.',
     answer=_Table,
-    cases=[([('mul', 0)], ('mul', 0)), ([('mul', 0), ('mul', 1)], ('mul', 0)), ([('f',
-           0), ('h', 0)], ('f', 0)), ([('mul', 0)], ('mul', 1)), ([], ('exp', 0))],
+    cases=[([('mul', 0)], ('mul', 0)), ([('mul', 0), ('mul', 1)], ('mul', 0)),
+           ([('lambda 1', 0), ('lambda 2', 0)], ('lambda 1', 0)), ([('mul', 0)], ('mul',
+           1)), ([], ('exp', 0))],
     probe=_table_probe,
     wrong=_RuleTable_wrong)
 
