@@ -586,9 +586,9 @@ def _place(node, seen):
     return f', at {where}' + f':\n    {source}'*bool(source)
 
 # %% ../nbs/18_explain.ipynb #bfce8ff4
-_HINTS = {('relu', 'zero'): 'no element of its input is above 0 (a dead relu)',
-    ('sigmoid', 'zero'): 'its input is so large that it is flat there (saturated)',
-    ('tanh', 'zero'): 'its input is so large that it is flat there (saturated)',
+_HINTS = {('relu', 'zero'): 'no input is above 0 (a dead relu)',
+    ('sigmoid', 'zero'): 'it is flat at inputs as large as these (saturated)',
+    ('tanh', 'zero'): 'it is flat at inputs as large as these (saturated)',
     ('clip', 'zero'): 'its input lies outside the bounds',
     ('mul', 'zero'): 'the other factor is 0',
     ('matmul', 'zero'): 'the other factor is 0, or only zeros meet',
@@ -598,11 +598,12 @@ _HINTS = {('relu', 'zero'): 'no element of its input is above 0 (a dead relu)',
     ('exp', 'nan'): 'it overflowed', ('mul', 'nan'): 'the other factor is not finite'}
 
 def _blame(node, sent, g, say, kind, seen):
-    "Returns a sentence on an operation that got `g` and passed on something broken."
+    "Returns what to say of an operation that got `g` and passed on something broken."
     names, numbers = _formula(node, say, sent.number, g)
     to, part, hint = say(sent.parent), _value(sent.part, size=True), _hint(node, kind)
-    return (f'{node.op.name} got a sound gradient ({_value(g, size=True)}) and passed '
-            f'on {part} to {to}{hint}.\n  grad {to} += {names} = {numbers} = {part}\n'
+    return (f'{node.op.name} is the first to blame{hint}.\n'
+            f'  It got {_value(g, size=True)} and passed on {part} to {to}:\n'
+            f'  grad {to} += {names} = {numbers} = {part}\n'
             f'  {say(node)} = {_formula(node, say)[0]}{_place(node.source, seen)}')
 
 def _hint(node, kind):
@@ -672,8 +673,9 @@ def _held(x, total):
     if np.shape(held) != np.shape(total) or np.allclose(held, total, equal_nan=True):
         return ''
     held, sent = _value(held, size=True), _value(total, size=True)
-    return (f'\n{_clean(x.name or "x")}.grad holds {held}, not {sent}: something was there '
-            'before. Was backward called twice, or zero_grad() forgotten?')
+    name = _clean(x.name or 'x')
+    return (f'\n{name}.grad holds {held}, not {sent}: something was there before.\n'
+            'Was backward called twice, or zero_grad() forgotten?')
 
 # %% ../nbs/18_explain.ipynb #4e100e93
 def _lost(x, root, seen):
@@ -689,8 +691,8 @@ def _lost(x, root, seen):
         return f'The path ends at {cut.op.name}, which {why}{_place(cut.node, seen)}'
     if not x.tracked: return ''
     if (user := _same_memory(x, root, seen)) is not None: return (
-        f'{user.op.name} uses the same numbers, but through .detach(), .data or numpy, '
-        f'which leave the graph{_place(user, seen)}')
+        f'{user.op.name} uses the same numbers, but through .detach(), .data or '
+        f'numpy,\nwhich leave the graph{_place(user, seen)}')
     if seen: return ('The result was seen to be made without it. Was another tensor '
                      'used, or a copy?')
     return ('Build the result inside `with tracing() as seen:` and ask '
@@ -710,12 +712,12 @@ def _none(x, root, seen):
     "Returns the reason of a gradient that is `None`."
     what, lost = label(x), '' if root is None else _lost(x, root, seen)
     if not x.tracked: text = (f'{what} does not require a gradient. Make it with '
-                              f'requires_grad=True, before it is used. {lost}')
+                              f'requires_grad=True, before it is used.\n{lost}')
     elif root is None: text = (f'{what} requires a gradient; where it comes from is in '
                                'the graph of a result: ask why(x, result)')
     elif not root.tracked: text = (f'{label(root)} has no graph: nothing that requires '
-                                   f'a gradient led to it. {lost}')
-    else: text = f'No path leads from {what} to {label(root)}. {lost}'
+                                   f'a gradient led to it.\n{lost}')
+    else: text = f'No path leads from {what} to {label(root)}.\n{lost}'
     return Reason('none', text.rstrip())
 
 # %% ../nbs/18_explain.ipynb #1bbababb
@@ -725,9 +727,11 @@ def _judge(x, own, total, parts, guilty, order, say, seen):
     found = guilty.get(kind, [])
     text = [_sum_text(own, parts, total, say, seen)]
     what = 'not finite' if kind == 'nan' else '0'
-    if found: text.insert(0, f'grad {say(own)} is {what} because '
+    if found: text.insert(0, f'grad {say(own)} is {what}, and '
                           + _blame(*found[0], say, kind, seen))
-    elif kind == 'zero' and any(np.any(s.part) for _, s, _ in parts):
+    elif kind == 'zero' and not any(np.any(g) for _, _, g in parts):
+        text.insert(0, f'grad {say(own)} is 0 because the walk starts with 0.')
+    elif kind == 'zero':
         text.insert(0, f'grad {say(own)} is 0 because what its uses send cancels.')
     if kind == 'nan' and (first := _first_odd(order, say, seen)): text.insert(1, first)
     sources = [(n.source, s.part) for n, s, _ in parts]

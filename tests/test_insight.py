@@ -218,7 +218,7 @@ def test_every_row_has_a_rule_for_each_argument():
 def test_an_unknown_operation_has_its_name():
     x = leaf(2., 'x')
     odd = primitive(lambda x: x ** 3, lambda g, out, x: g * 3 * x * x, name='cube')
-    assert '12' in str(explain(odd(x), x)) and explain(odd(x), x).value == 12.
+    assert '∂f/∂x = 12' in str(explain(odd(x), x)) and explain(odd(x), x).value == 12.
     assert 'vjp of cube' in step(odd(x)).html
     RULES['cube'] = ['x^3', 'g · 3 · x²']
     try: assert 'x^3 = 8' in str(explain(odd(x), x))
@@ -246,6 +246,18 @@ def test_paths_and_nodes_agree_with_backward(seed):
         np.testing.assert_array_equal(d.value, leaves[i].grad.value)
         last = str(d).splitlines()[-1].split(' = ')[-1].replace('−', '-')
         assert float(last) == pytest.approx(leaves[i].grad.item(), rel=1e-3, abs=1e-9)
+
+
+def test_brackets_are_there_where_they_are_needed():
+    x = leaf(2., 'x')
+    text = str(explain(x.exp() / (x ** 2 + 1.) - x * 3., x))
+    assert 'f = exp(x) / (x^2 + 1) − x · 3 = −4.522' in text
+    assert '1 · (1 / v2) · v3 = 1 · 0.2 · 7.389 = 1.478' in text
+    assert '1 · (−1 · v5 / v2) · 1 · 2 · x^(2 − 1) = 1 · (−0.2956) · 1 · 4 = −1.182' in text
+    assert 'df/dx = 1.478 + (−1.182) + (−3) = −2.704' in text
+    y = leaf(-2., 'y')
+    assert '(−2)^2' in str(explain((y ** 2) * 1., y))
+    assert '−(−2) = 2' in str(explain((-(y * 1.)) * 1., y))
 
 
 def test_too_many_paths_are_not_listed():
@@ -346,6 +358,18 @@ def test_only_operations_on_the_way_are_blamed():
     x, y = leaf([1.], 'x'), leaf([-1.], 'y')
     loss = (x * 2. + y.relu()).sum()
     assert why(x, loss).kind == 'sum' and why(y, loss).kind == 'zero'
+    a, b = x - 2., (y * 1.).relu() * 3.
+    dead = a.relu()
+    assert why(x, (b + dead * 1. * 1.).sum()).node is dead
+    assert why(x, (dead * 1. * 1. + b).sum()).node is dead
+
+
+def test_a_walk_that_starts_with_nothing_blames_nobody():
+    x = leaf([1., -1.], 'x')
+    reason = why(x, x.relu() * 2., grad=np.zeros(2))
+    assert (reason.kind, reason.node) == ('zero', None) and 'starts with 0' in str(reason)
+    reason = why(x, x * 2., grad=np.array([np.nan, 1.]))
+    assert (reason.kind, reason.node) == ('nan', None)
 
 
 def test_cancelling_is_no_guilt():
@@ -426,8 +450,9 @@ def test_a_freed_graph_with_changes_in_place_is_remembered():
     with tracing() as seen:
         w = leaf([1., 2.], 'w')
         a = w * 2.
-        a += 1.
-        loss = (a * a).sum()
+        b = a + 0.
+        a *= 3.
+        loss = (a * a + b).sum()
         loss.backward()
     reason = why(w, loss, seen)
     np.testing.assert_allclose(sum(p for _, p in reason.parts), w.grad.value)

@@ -180,11 +180,11 @@ def test_a_click_explains_by_paths(opened):
 def test_too_many_paths_or_arrays_or_hooks_are_explained_by_consumers(opened):
     x = leaf(1., 'x')
     y = x
-    for _ in range(5): y = y + y
+    for _ in range(40): y = y + y
     hooked = leaf(3., 'h')
     z = hooked * 2.
     z.register_hook(lambda g: g * 10.)
-    for root, name, said in ((y, 'x', '16 from v1'), (network()[1], 'W', 'from v1'), (z * z, 'h', '240 from v1')):
+    for root, name, said in ((y, 'x', '5.498e+11 from v1'), (network()[1], 'W', 'from v1'), (z * z, 'h', '240 from v1')):
         tab = opened(step(root))
         tab.get_by_label('Explain a node').select_option(name)
         text = tab.locator('.bpl-more').inner_text()
@@ -265,7 +265,7 @@ def test_narrow_does_not_scroll_sideways(opened, graph):
 def test_accessibility(opened, graph, scheme):
     axe = pytest.importorskip('axe_playwright_python.sync_playwright')
     tab = opened(step(graph()[1]), scheme=scheme)
-    for place in ('0', '7', str(count(tab) - 1)):
+    for place in ('7', str(count(tab) - 1)):
         tab.locator('.bpl-bar input').fill(place)
         tab.get_by_label('Explain a node').select_option(index=2)
         found = axe.Axe().run(tab).response['violations']
@@ -275,7 +275,7 @@ def test_accessibility(opened, graph, scheme):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_words_in_the_picture_have_contrast(opened, scheme):
     "Texts of boxes, also of freed ones, against the page: at least 4.5"
-    tab = opened(step(worked()[1]), scheme=scheme)
+    tab = opened(step(worked()[1]), scheme=scheme, motion='reduce')
     tab.locator('.bpl-bar input').fill(str(count(tab) - 1))
     found = tab.evaluate('''() => { const c = document.createElement('canvas').getContext('2d')
         const rgb = s => { c.clearRect(0, 0, 1, 1); c.fillStyle = s; c.fillRect(0, 0, 1, 1)
