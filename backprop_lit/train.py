@@ -8,6 +8,7 @@ import argparse, math, os, shutil, sys
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from time import perf_counter
 import numpy as np
 from .data import DataLoader, digits, mnist
@@ -18,8 +19,8 @@ from .optim import SGD, Adam, LRScheduler, OneCycleLR, Optimizer
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['Score', 'Epoch', 'MODELS', 'accuracy', 'testing', 'evaluate', 'predict', 'History', 'Bar', 'train_step', 'fit',
-           'main']
+__all__ = ['Score', 'Epoch', 'MODELS', 'HOOKS', 'OPTIONS', 'accuracy', 'testing', 'evaluate', 'predict', 'History', 'Bar',
+           'train_step', 'Training', 'fit', 'Sweep', 'lr_finder', 'main']
 
 # %% ../nbs/12_train.ipynb #000cd0e5
 def accuracy(
@@ -90,7 +91,8 @@ def predict(
     raise ValueError(f'predict: expected at least one example, got shape {np.shape(x)}')
 
 # %% ../nbs/12_train.ipynb #55879644
-Epoch = namedtuple('Epoch', 'epoch loss train_accuracy test_accuracy seconds')
+Epoch = namedtuple('Epoch', 'epoch loss train_accuracy test_accuracy seconds '
+                   'test_loss', defaults=[math.nan])
 
 def _row(e): # without the seconds
     "An epoch as a line of the table"
@@ -175,20 +177,46 @@ def train_step(
     return value.item(), _right(out, y)
 
 # %% ../nbs/12_train.ipynb #60af6f89
-def _epoch(model, loader, optimizer, schedule, loss, report) -> tuple:
+def _groups(loader, size):
+    "The batches of `loader` in lists of `size`; the last may be shorter"
+    group = []
+    for batch in loader:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group: yield group
+
+def _step(batches, model, optimizer, loss) -> list: # (loss, right answers) of each
+    "One step on the mean over all examples of some batches"
+    if len(batches) == 1: return [train_step(model, *batches[0], optimizer, loss)]
+    count, seen = sum(len(y) for _, y in batches), []
+    optimizer.zero_grad()
+    for x, y in batches:
+        out = model(Tensor(x))
+        value = loss(out, y)
+        (value * (len(y) / count)).backward()
+        seen.append((value.item(), _right(out, y)))
+    optimizer.step()
+    return seen
+
+# %% ../nbs/12_train.ipynb #f6699445
+def _epoch(model, loader, optimizer, schedule, step, report, accumulate=1) -> tuple:
     "Mean loss and accuracy while learning from every batch of `loader` once"
     total = right = count = 0
     model.train()
-    for x, y in loader:
-        value, hits = train_step(model, x, y, optimizer, loss)
-        if not math.isfinite(value):
-            rates = ', '.join(f'{g["lr"]:.3g}' for g in optimizer.param_groups)
-            raise RuntimeError(f'expected a finite loss, got {value} with lr={rates}. '
-                               'Use a smaller lr, or look for nan among the inputs')
+    for batches in _groups(loader, accumulate):
+        for (value, hits), (_, y) in zip(step(batches), batches):
+            if not math.isfinite(value): _diverged(value, optimizer)
+            total, right, count = total + value * len(y), right + hits, count + len(y)
+            report(len(y), total / count)
         if schedule: schedule.step()
-        total, right, count = total + value * len(y), right + hits, count + len(y)
-        report(len(y), total / count)
     return total / count, right / count
+
+def _diverged(value, optimizer):
+    rates = ', '.join(f'{g["lr"]:.3g}' for g in optimizer.param_groups)
+    raise RuntimeError(f'expected a finite loss, got {value} with lr={rates}. '
+                       'Use a smaller lr, or look for nan among the inputs')
 
 # %% ../nbs/12_train.ipynb #bd0af539
 def _optimizer(given, model, lr) -> Optimizer:
@@ -216,6 +244,20 @@ def _line(e, epochs):
             + ''.join(f'{k} {v:.4f}   ' for k, v in shares.items() if not math.isnan(v))
             + f'{e.seconds:.1f} s')
 
+# %% ../nbs/12_train.ipynb #2289d6f9
+class Training(SimpleNamespace):
+    "A training under way: model, optimizer, schedule, loader, history, epochs, stop …"
+
+def _begin(run, callbacks):
+    "Tell the callbacks that want to know that the training begins"
+    for callback in callbacks:
+        if hasattr(callback, 'begin'): callback.begin(run)
+
+def _stalled(history, patience) -> bool:
+    "Has the test loss not improved for `patience` epochs?"
+    losses = [e.test_loss for e in history]
+    return patience is not None and len(losses) - 1 - np.argmin(losses) >= patience
+
 # %% ../nbs/12_train.ipynb #70fe1baa
 def fit(
     model:Module, # changed in place
@@ -229,37 +271,140 @@ def fit(
     schedule=None, # ready made, or a function of (optimizer, number of steps)
     seed:int=0, # of the order of the examples
     progress:bool|None=None, # False: print nothing. True: a bar wherever it goes
-    batch:int|None=None # the same as batch_size
+    batch:int|None=None, # the same as batch_size
+    callbacks=(), # functions of the Training, called after each epoch
+    early_stopping:int|None=None, # stop after so many epochs without a better test loss
+    accumulate:int=1, # batches per step: as if they were one
+    capture=None # what makes a step faster: `capture` of chapter 17
 ) -> History: # one record per epoch; a table when printed
     "Train `model`. Raises RuntimeError if the loss becomes infinite or nan."
-    _check(model, epochs)
+    _check(model, epochs, accumulate, early_stopping, test)
     size = batch_size if batch is None else batch
     loader = _loader(train, size, shuffle=True, seed=seed)
     test = test if test is None else _loader(test, 1000)
-    optimizer, history = _optimizer(optimizer, model, lr), History()
-    schedule = _schedule(schedule, optimizer, epochs * len(loader))
-    bar = Bar(epochs * len(loader.x), on=progress)
-    for epoch in range(1, epochs + 1):
-        def report(n, mean): bar.add(n, f'epoch {epoch}/{epochs}', f'loss {mean:.4f}')
-        began = perf_counter()
+    optimizer = _optimizer(optimizer, model, lr)
+    schedule = _schedule(schedule, optimizer, epochs * -(-len(loader) // accumulate))
+    run = Training(model=model, loader=loader, test=test, optimizer=optimizer,
+                   schedule=schedule, loss=loss, epochs=epochs, history=History(),
+                   accumulate=accumulate, stop=False)
+    run.step = _stepper(run, capture)
+    _begin(run, callbacks)
+    bar = Bar((epochs - len(run.history)) * len(loader.x), on=progress)
+    while len(run.history) < epochs and not run.stop:
         try:
-            with np.errstate(over='ignore', invalid='ignore'):
-                seen = _epoch(model, loader, optimizer, schedule, loss, report)
-                score = evaluate(model, test, loss) if test else Score(*[math.nan] * 2)
-        except KeyboardInterrupt: history.stopped = True
+            run.history.append(_record(run, bar))
+            bar.clear()
+            if progress is not False: print(_line(run.history[-1], epochs), flush=True)
+            for callback in callbacks: callback(run)
+        except KeyboardInterrupt: run.stop = run.history.stopped = True
         finally: bar.clear()
-        if history.stopped: break
-        history.append(Epoch(epoch, *seen, score.accuracy, perf_counter() - began))
-        if progress is not False: print(_line(history[-1], epochs), flush=True)
-    return history
+        if _stalled(run.history, early_stopping): run.stop = True
+    return run.history
 
-def _check(model, epochs):
+# %% ../nbs/12_train.ipynb #b5c7933d
+def _stepper(run, capture):
+    "A function of some batches that makes a step, compiled where that is asked for"
+    def plain(batches): return _step(batches, run.model, run.optimizer, run.loss)
+    if capture is None: return plain
+    def one(x, y):
+        out = run.model(Tensor(x))
+        value = run.loss(out, y)
+        run.optimizer.zero_grad()
+        value.backward()
+        run.optimizer.step()
+        return value, out
+    fast = capture(one)
+    def quick(batches):
+        if len(batches) > 1: return plain(batches)
+        (_, y), (value, out) = batches[0], fast(*batches[0])
+        return [(value.item(), _right(out, y))]
+    return quick
+
+def _record(run, bar) -> Epoch:
+    "Train for one epoch, and test"
+    number, began = len(run.history) + 1, perf_counter()
+    def report(n, mean): bar.add(n, f'epoch {number}/{run.epochs}', f'loss {mean:.4f}')
+    with np.errstate(over='ignore', invalid='ignore'):
+        seen = _epoch(run.model, run.loader, run.optimizer, run.schedule, run.step,
+                      report, run.accumulate)
+        score = (evaluate(run.model, run.test, run.loss) if run.test
+                 else Score(math.nan, math.nan))
+    return Epoch(number, *seen, score.accuracy, perf_counter() - began, score.loss)
+
+def _check(model, epochs, accumulate, early_stopping, test):
     "Raise TypeError or ValueError unless there is a model, and an epoch to train it"
     if not isinstance(model, Module):
         raise TypeError(f'model: expected a Module, got {model!r:.60}. '
                         'Try MLP(64, 100, 10)')
-    if not hasattr(epochs, '__index__') or epochs < 1:
-        raise ValueError(f'epochs: expected a whole number ≥ 1, got {epochs!r}')
+    counts = dict(epochs=epochs, accumulate=accumulate)
+    if early_stopping is not None: counts['early_stopping'] = early_stopping
+    for name, n in counts.items():
+        if not hasattr(n, '__index__') or n < 1:
+            raise ValueError(f'{name}: expected a whole number ≥ 1, got {n!r}')
+    if early_stopping is not None and test is None:
+        raise ValueError('early_stopping: expected test data to stop by, got '
+                         f'{test}. Pass test=')
+
+# %% ../nbs/12_train.ipynb #8ff8e4fd
+class Sweep(namedtuple('Sweep', 'rates losses smooth')):
+    "What an `lr_finder` saw: step sizes, and the loss before each step"
+    @property
+    def best(self) -> float: # a tenth of where the smoothed loss is lowest
+        "The step size to try first"
+        return self.rates[int(np.argmin(self.smooth))] / 10
+
+    def plot(self, ax=None): # axes to draw on; by default a new figure
+        "Draw loss against step size"
+        if ax is None:
+            import matplotlib.pyplot as plt
+            ax = plt.subplots(figsize=(6, 2.6))[1]
+        ax.semilogx(self.rates, self.losses, color='#888888', lw=0.7)
+        ax.semilogx(self.rates, self.smooth, color='#d1662a')
+        ax.axvline(self.best, color='#3b6fb6', ls='--')
+        ax.set(xlabel='step size', ylabel='loss', ylim=(0, 1.5 * self.losses[0]))
+        return ax
+
+# %% ../nbs/12_train.ipynb #6d7e82c9
+def lr_finder(
+    model:Module, # its weights are put back
+    train, # a Dataset, a tuple (x, y) of arrays, or a DataLoader
+    low:float=1e-6, high:float=10, # first and last step size, > 0
+    steps:int=150, # how many step sizes, ≥ 2
+    batch_size:int=64,
+    optimizer=Adam, # a class, or a function of (parameters, lr=)
+    loss=cross_entropy, # of (outputs, labels), a mean over the batch
+    seed:int=0 # of the order of the examples
+) -> Sweep:
+    "Step sizes from `low` to `high` and what they do. ValueError if they do not rise."
+    if not (0 < low < high and steps >= 2):
+        raise ValueError(f'lr_finder: expected 0 < low < high and steps ≥ 2, got '
+                         f'{low}, {high} and {steps}')
+    kept, stepper, seen = model.state_dict(), optimizer(model.parameters(), lr=low), []
+    loader = _loader(train, batch_size, shuffle=True, seed=seed)
+    rates = np.geomspace(low, high, steps)
+    try:
+        with np.errstate(over='ignore', invalid='ignore'):
+            for lr, (x, y) in zip(rates.tolist(), _endless(loader)):
+                for group in stepper.param_groups: group['lr'] = lr
+                seen.append(train_step(model, x, y, stepper, loss)[0])
+                if not _smooth(seen)[-1] < 2 * seen[0]: break
+    finally:
+        model.load_state_dict(kept)
+        stepper.zero_grad()
+    seen = [value for value in seen if math.isfinite(value)]
+    return Sweep(rates[:len(seen)].tolist(), seen, _smooth(seen))
+
+def _endless(loader):
+    "Its batches, again and again"
+    while True: yield from loader
+
+def _smooth(losses, keep=0.8) -> list:
+    "Running averages, corrected for their start"
+    mean, out = 0, []
+    for n, loss in enumerate(losses, 1):
+        mean = keep * mean + (1 - keep) * loss
+        out.append(mean / (1 - keep ** n))
+    return out
 
 # %% ../nbs/12_train.ipynb #fa7cf018
 _Wrong = argparse.ArgumentTypeError
@@ -303,6 +448,7 @@ def _mlp(shape, classes, hidden, seed):
     return MLP(math.prod(shape), *hidden, classes, rng=seed)
 
 MODELS = {'mlp': _mlp}      # name -> function of (shape, classes, hidden sizes, seed)
+HOOKS = []                  # functions of what was asked for, giving callbacks
 
 # %% ../nbs/12_train.ipynb #9d84e4ac
 _ABOUT = """
@@ -326,7 +472,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {message}; see {self.prog} --help\n')
 
-_OPTIONS = {
+OPTIONS = {
     '--data': dict(default='digits', metavar='WHAT', help='digits, mnist, or a folder '
                    "that holds MNIST's files (default: digits)"),
     '--model': dict(default='mlp', choices=MODELS, help='kind of network (default: '
@@ -355,7 +501,7 @@ def _parser():
     train = commands.add_parser(
         'train', help='train a network and test it', allow_abbrev=False, epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter, description=_ABOUT)
-    for name, how in _OPTIONS.items(): train.add_argument(name, **how)
+    for name, how in OPTIONS.items(): train.add_argument(name, **how)
     return parser
 
 def _version():
@@ -390,6 +536,7 @@ def _steps(asked, model) -> tuple: # (optimiser, schedule)
 
 def _train(asked) -> int: # exit code
     "Train and test what was asked for, and print the test accuracy"
+    callbacks = [c for hook in HOOKS for c in hook(asked)]
     figure = _canvas(asked.plot) if asked.plot else None
     train, test = _read(asked.data)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -401,11 +548,12 @@ def _train(asked) -> int: # exit code
     print(f'{len(train):,} images to learn from, {len(test):,} to test with; '
           f'{asked.model} with {weights:,} weights', flush=True)
     history = fit(model, train, test, epochs, batch_size=asked.batch,
-                  optimizer=optimizer, schedule=schedule, seed=asked.seed)
+                  optimizer=optimizer, schedule=schedule, seed=asked.seed,
+                  callbacks=callbacks)
     if figure and history:
         history.plot(figure.add_subplot())
         figure.savefig(asked.plot)
-    if history.stopped: raise KeyboardInterrupt(f'after {len(history)} epochs')
+    if history.stopped: raise KeyboardInterrupt('; '.join(map(str, callbacks)))
     print(f'test accuracy {history[-1].test_accuracy:.4f}')
     return 0
 
@@ -416,9 +564,10 @@ def main(
     "The command `backprop-lit`"
     said, code = '', 2
     try: code = _run(argv)
-    except KeyboardInterrupt: said, code = 'interrupted', 130
+    except KeyboardInterrupt as stop:
+        said, code = '; '.join(['interrupted', *filter(None, stop.args)]), 130
     except BrokenPipeError: code = 1
-    except (ValueError, TypeError, IndexError, RuntimeError, OSError,
+    except (ValueError, TypeError, IndexError, RuntimeError, OSError, ImportError,
             MemoryError) as error:
         said = 'error: ' + (' '.join(str(error).split()) or type(error).__name__)
     if said: print(f'backprop-lit: {said}', file=sys.stderr)
@@ -427,7 +576,13 @@ def main(
 
 def _run(argv) -> int: # exit code
     "Do what was asked for, and write all that was printed"
-    try: code = _train(_parser().parse_args(argv))
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        parse = _parser().parse_args
+        asked = parse(argv)
+        asked.parse = parse
+        asked.written = {word.partition('=')[0] for word in argv}
+        code = _train(asked)
     except SystemExit as stop: code = stop.code     # help, or a mistake that was told
     print(end='', flush=True)
     return code

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from backprop_lit import train as module
-from backprop_lit.train import main
+from backprop_lit.saving import main
 
-COMMAND = [sys.executable, '-W', 'error', '-c', 'import sys; from backprop_lit.train import main; sys.exit(main())']
+COMMAND = [sys.executable, '-W', 'error', '-c', 'import sys; from backprop_lit.saving import main; sys.exit(main())']
 LINE = r'epoch +\d+/\d+   loss \d+\.\d{4}   train [01]\.\d{4}   test [01]\.\d{4}   \d+\.\d s'
 
 BUFFERED = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
@@ -198,8 +198,8 @@ def test_missing_files(capsys, folder, tmp_path, monkeypatch):
     assert code == 2 and err.count('\n') == 1 and 'BACKPROP_LIT_DATA' in err
 
 def test_starts_without_heavy_imports():
-    code = ('import sys; from backprop_lit.train import main\ntry: main(["train", "--help"])\nexcept SystemExit: pass\n'
-            'assert not {"torch", "torchvision", "matplotlib", "IPython", "nbdev"} & set(sys.modules)')
+    code = ('import sys; from backprop_lit.saving import main\ntry: main(["train", "--help"])\nexcept SystemExit: pass\n'
+            'assert not {"torch", "torchvision", "matplotlib", "IPython", "nbdev", "safetensors"} & set(sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0
 
 def test_console_script():

@@ -259,3 +259,69 @@ def test_threads_train_apart():
     work(models[0])
     for t in threads: t.join()
     assert same(models[0], models[1]) and same(models[0], models[2])
+
+# --- company: callbacks, early stopping, larger steps, the finder, capture ---
+
+def test_callbacks_see_and_stop():
+    seen = []
+    class Beginner:
+        def begin(self, run): seen.append(('begin', len(run.history)))
+        def __call__(self, run): seen.append(len(run.history))
+    def stop(run): run.stop = len(run.history) == 3
+    history = fit(MLP(64, 10, rng=0), SMALL, epochs=9, callbacks=[Beginner(), stop], progress=False)
+    assert len(history) == 3 and not history.stopped and seen == [('begin', 0), 1, 2, 3]
+
+def test_callbacks_change_nothing_by_themselves():
+    a, b = MLP(64, 10, rng=0), MLP(64, 10, rng=0)
+    fit(a, SMALL, epochs=2, progress=False)
+    fit(b, SMALL, epochs=2, callbacks=[lambda run: None], early_stopping=None, accumulate=1, progress=False)
+    assert same(a, b)
+
+def test_ctrl_c_in_a_callback_keeps_the_epoch():
+    def press(run): raise KeyboardInterrupt
+    history = fit(MLP(64, 10, rng=0), SMALL, epochs=9, callbacks=[press], progress=False)
+    assert len(history) == 1 and history.stopped
+
+def test_early_stopping():
+    history = fit(MLP(64, 100, 10, rng=0), SMALL, TEST, 200, lr=1e-2, early_stopping=2, progress=False)
+    losses = [e.test_loss for e in history]
+    assert len(losses) == int(np.argmin(losses)) + 3 < 200
+    for wrong in (0, -1, 1.5, 'x'):
+        with pytest.raises((ValueError, TypeError)): fit(MLP(64, 10), SMALL, TEST, early_stopping=wrong)
+    with pytest.raises(ValueError, match='test data'): fit(MLP(64, 10), SMALL, early_stopping=2)
+
+@pytest.mark.parametrize('n', [1, 3, 5, 64])
+def test_accumulated_steps_are_steps_on_all_at_once(n):
+    x, y = np.asarray(SMALL.images, np.float64), SMALL.labels
+    def run(**more):
+        model = MLP(64, 8, 10, rng=0).to('f8')
+        rates = []
+        class Count(CosineAnnealingLR):
+            def step(self):
+                super().step()
+                rates.append(self.last_epoch)
+        history = fit(model, DataLoader((x, y), **more['loader']), epochs=2, optimizer=SGD, lr=.1, progress=False,
+                      schedule=Count, accumulate=more['accumulate'])
+        return model, len(rates), history[-1].loss
+    one, steps, loss = run(loader=dict(batch_size=7 * n), accumulate=1)
+    two, same_steps, other = run(loader=dict(batch_size=7), accumulate=n)
+    assert steps == same_steps and loss == pytest.approx(other, rel=1e-12)
+    assert all(np.allclose(a, b, rtol=1e-12, atol=1e-14) for a, b in zip(weights(one), weights(two)))
+
+def test_lr_finder_leaves_everything():
+    from backprop_lit.train import lr_finder
+    model, before = MLP(64, 30, 10, rng=0), MLP(64, 30, 10, rng=0)
+    sweep = lr_finder(model, TRAIN, high=1e6)
+    assert same(model, before) and all(p.grad is None for p in model.parameters())
+    assert len(sweep.rates) == len(sweep.losses) == len(sweep.smooth) < 150 and np.isfinite(sweep.losses).all()
+    assert sweep.rates == sorted(sweep.rates) and 1e-4 < sweep.best < .1
+    assert 1e-3 < lr_finder(model, TRAIN, optimizer=SGD).best < 1
+    for low, high, steps in [(0, 1, 9), (1, 1, 9), (1, .1, 9), (.1, 1, 1)]:
+        with pytest.raises(ValueError, match='low < high'): lr_finder(model, TRAIN, low, high, steps)
+
+def test_capture():
+    def run(**more):
+        model = MLP(64, 20, 10, rng=0)
+        return model, repr(fit(model, SMALL, TEST, epochs=3, progress=False, **more))
+    plain, fast = run(), run(capture=lambda step: bl.capture(step, exact=True))
+    assert same(plain[0], fast[0]) and plain[1] == fast[1]
