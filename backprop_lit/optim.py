@@ -244,10 +244,11 @@ class Adagrad(Optimizer):
         lr_decay:float=0, # how fast lr falls besides, ≥ 0
         weight_decay:float=0, # added to the gradient as in SGD, ≥ 0
         initial_accumulator_value:float=0, # where the sum of squares starts, ≥ 0
-        eps:float=1e-10 # added below the fraction, ≥ 0
+        eps:float=1e-10 # added to the denominator, ≥ 0
     ):
-        super().__init__(params, dict(lr=lr, lr_decay=lr_decay, eps=eps,
-            weight_decay=weight_decay, initial_accumulator_value=initial_accumulator_value))
+        start = initial_accumulator_value
+        super().__init__(params, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
+                                      initial_accumulator_value=start, eps=eps))
 
     def update(self, w, g, state, group):
         "One step of the array `w` against `g`"
@@ -274,7 +275,7 @@ class RMSprop(Optimizer):
         params, # tensors, or groups
         lr:float=0.01, # length of a step of usual size, > 0
         alpha:float=0.99, # how much the average keeps in a step, in [0, 1)
-        eps:float=1e-8, # added below the fraction, ≥ 0
+        eps:float=1e-8, # added to the denominator, ≥ 0
         weight_decay:float=0, # added to the gradient as in SGD, ≥ 0
         momentum:float=0, # share of the last step that is kept, in [0, 1)
         centered:bool=False # divide by the spread of the gradient?
@@ -287,11 +288,13 @@ class RMSprop(Optimizer):
         g, room, alpha = _decayed(self, w, g, group), self.room(w), group['alpha']
         names = ['square_avg', *['grad_avg'] * group['centered'],
                  *['momentum_buffer'] * (group['momentum'] > 0)]
-        for name in names: state.setdefault(name, np.zeros_like(w))
+        for name in names:
+            if name not in state: state[name] = np.zeros_like(w)
         v = state['square_avg']
         v *= alpha
         v += np.multiply(np.multiply(g, g, out=room), 1 - alpha, out=room)
-        root = np.sqrt(_variance(self, g, state, alpha) if group['centered'] else v, out=room)
+        if group['centered']: v = _variance(self, g, state, alpha)
+        root = np.sqrt(v, out=room)
         step = np.divide(g, np.add(root, group['eps'], out=room), out=room)
         if group['momentum']:
             buffer = state['momentum_buffer']
@@ -320,13 +323,13 @@ def clip_grad_norm_(
     norm_type:float=2.0, # 2: Euclid's length, math.inf: the largest number, or another
     error_if_nonfinite:bool=False # complain about nan and infinity?
 ) -> Tensor: # (), the length before
-    "Scale all gradients together to a length of at most `max_norm`. Raises `ValueError`."
+    "Scale all gradients together to a length of `max_norm` or less. Raises `ValueError`."
     grads, p = _gradients(parameters), float(norm_type)
     if not max_norm > 0 or not p > 0:
-        raise ValueError('clip_grad_norm_: expected max_norm > 0 and norm_type > 0, got '
+        raise ValueError('clip_grad_norm_: expected max_norm and norm_type > 0, got '
                          f'{max_norm} and {norm_type}')
     if not grads: return Tensor(0.)
-    size = [np.abs(g, dtype=float) for g in grads]       # in double: squares overflow early
+    size = [np.abs(g, dtype=float) for g in grads]     # double: squares overflow early
     total = (np.max(np.stack([np.max(a, initial=0) for a in size])) if p == math.inf
              else np.sum(np.stack([np.sum(a ** p) for a in size])) ** (1 / p))
     if error_if_nonfinite and not np.isfinite(total):

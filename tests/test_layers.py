@@ -154,6 +154,8 @@ def test_dropout():
     for p in (0., 0.3, 1.):
         out = L.dropout(x, p, rng=0)
         assert out.dtype == np.float32 and abs((out.data == 0).mean() - p) < 0.03
+        kept = out.data != 0
+        assert np.allclose(out.data[kept] * (1 - p), x.data[kept], rtol=1e-6)
     a, b = L.Dropout(0.5, rng=5), L.Dropout(0.5, rng=5)
     assert np.array_equal(a(x).data, b(x).data) and not np.array_equal(a(x).data, a(x).data)
     nn.manual_seed(3); one = L.Dropout(0.5)(x).data
@@ -163,7 +165,7 @@ def test_dropout():
 
 @pytest.mark.parametrize('shape', [(), (5,), (2, 3), (0,)])
 def test_embedding_shapes_and_gradient(shape):
-    table, index = L.Embedding(6, 4, padding_idx=2, rng=0, **F8), np.random.default_rng(0).integers(0, 6, shape)
+    table, index = L.Embedding(6, 4, padding_idx=2, rng=0, **F8), np.random.default_rng(0).integers(1, 4, shape)
     for i in (index, Tensor(index)):
         out = table(i)
         assert out.shape == (*shape, 4) and np.array_equal(out.data, table.weight.data[index])
@@ -193,6 +195,13 @@ def test_recurrent_layers_take_a_state_and_go_on():
         for a, b in zip(last if kind is L.LSTM else [last], end if kind is L.LSTM else [end]): assert np.allclose(a.data, b.data)
         assert np.allclose(layer(x[:, 0])[0].data, whole.data[:, 0])
 
+def test_the_second_direction_reads_from_the_end():
+    for kind in (L.RNN, L.GRU, L.LSTM):
+        both, back, x = kind(3, 4, bidirectional=True, rng=0, **F8), kind(3, 4, **F8), tensor(5, 2, 3)
+        back.load_state_dict({n: p.data for n, p in zip(back.state_dict(), [*both.parameters()][4:])})
+        assert [n for n, _ in both.named_parameters()][4:] == [n + '_reverse' for n in back.state_dict()]
+        assert np.allclose(both(x)[0].data[..., 4:], back(x[::-1])[0].data[::-1])
+
 def test_recurrent_dropout_and_seeds():
     layer, x = L.LSTM(3, 4, 2, dropout=0.5, rng=1), np.ones((3, 2, 3), 'f4')
     twin = L.LSTM(3, 4, 2, dropout=0.5, rng=1)
@@ -210,6 +219,21 @@ def test_two_backward_walks_through_a_recurrence():
     assert np.allclose(x.grad.data, 2 * one)
 
 # attention
+
+def test_attention_by_loops():
+    mha, x, y = L.MultiheadAttention(4, 2, batch_first=True, rng=0, **F8), tensor(2, 3, 4), tensor(2, 5, 4, seed=1)
+    mha.in_proj_bias.data = np.random.default_rng(2).normal(size=12)
+    W, b = mha.in_proj_weight.data, mha.in_proj_bias.data
+    out, shares = mha(x, y, y, average_attn_weights=False)
+    for n in range(2):
+        rows = []
+        for h in range(2):
+            q, k, v = (a @ W[i:i+2].T + b[i:i+2] for a, i in [(x.data[n], 2*h), (y.data[n], 4 + 2*h), (y.data[n], 8 + 2*h)])
+            e = np.exp(q @ k.T / np.sqrt(2))
+            e /= e.sum(1, keepdims=True)
+            assert np.allclose(shares.data[n, h], e)
+            rows.append(e @ v)
+        assert np.allclose(out.data[n], np.hstack(rows) @ mha.out_proj.weight.data.T + mha.out_proj.bias.data)
 
 def test_attention_masks_hide():
     mha, x = L.MultiheadAttention(4, 2, batch_first=True, rng=0, **F8), tensor(2, 3, 4)

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from backprop_lit.optim import (SGD, Adam, AdamW, CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler,
-                                OneCycleLR, Optimizer, StepLR)
+from backprop_lit.optim import (SGD, Adagrad, Adam, AdamW, CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler,
+                                OneCycleLR, Optimizer, RMSprop, StepLR, clip_grad_norm_, clip_grad_value_)
 from backprop_lit.tensor import Tensor
 
 KINDS = [(SGD, dict(lr=0.1)), (SGD, dict(lr=0.1, momentum=0.9)),
@@ -16,7 +16,10 @@ KINDS = [(SGD, dict(lr=0.1)), (SGD, dict(lr=0.1, momentum=0.9)),
          (SGD, dict(lr=0.1, weight_decay=0.1)),
          (Adam, dict()), (Adam, dict(lr=0.05, betas=(0.8, 0.95), eps=1e-3)),
          (Adam, dict(lr=0.05, weight_decay=0.1)), (AdamW, dict(lr=0.05)),
-         (AdamW, dict(lr=0.05, weight_decay=0.3, betas=(0.5, 0.9)))]
+         (AdamW, dict(lr=0.05, weight_decay=0.3, betas=(0.5, 0.9))),
+         (RMSprop, dict()), (RMSprop, dict(lr=0.05, alpha=0.8, eps=1e-3, weight_decay=0.1)),
+         (RMSprop, dict(lr=0.05, momentum=0.7)), (RMSprop, dict(lr=0.05, alpha=0.9, momentum=0.7, centered=True)),
+         (Adagrad, dict()), (Adagrad, dict(lr=0.1, lr_decay=0.2, weight_decay=0.1, initial_accumulator_value=0.5))]
 NAMES = [f'{k.__name__}-{"-".join(o)}' for k, o in KINDS]
 
 def leaves(dtype=np.float64, seed=0):
@@ -37,6 +40,7 @@ def slow(kind, o, w, grads):
     lr, wd = o.get('lr', 1e-3), o.get('weight_decay', 0.01 if kind is AdamW else 0)
     b1, b2 = o.get('betas', (0.9, 0.999))
     mu, part, v = o.get('momentum', 0), 1 - o.get('dampening', 0), None
+    if kind in (RMSprop, Adagrad): return slow_roots(kind, o, w, grads)
     for t, g in enumerate(grads, 1):
         if kind is SGD:
             g = g + wd * w
@@ -50,6 +54,22 @@ def slow(kind, o, w, grads):
         m = (past * b1 ** ages).sum(0) / (b1 ** ages).sum()
         s = (past ** 2 * b2 ** ages).sum(0) / (b2 ** ages).sum()
         w = w - lr * m / (np.sqrt(s) + o.get('eps', 1e-8))
+    return w
+
+def slow_roots(kind, o, w, grads):
+    "The same for the two that divide by a root and have no first average"
+    lr, a, mean, square, buffer, past = o.get('lr', 0.01), o.get('alpha', 0.99), 0, 0, 0, []
+    for t, g in enumerate(grads, 1):
+        g = g + o.get('weight_decay', 0) * w
+        past.append(g)
+        if kind is Adagrad:
+            total = o.get('initial_accumulator_value', 0) + sum(h * h for h in past)
+            w = w - lr / (1 + (t - 1) * o.get('lr_decay', 0)) * g / (np.sqrt(total) + 1e-10)
+            continue
+        mean, square = a * mean + (1 - a) * g, a * square + (1 - a) * g * g
+        root = np.sqrt(square - mean ** 2 * o.get('centered', False)) + o.get('eps', 1e-8)
+        buffer = o.get('momentum', 0) * buffer + g / root
+        w = w - lr * buffer
     return w
 
 @pytest.mark.parametrize('kind, options', KINDS, ids=NAMES)
@@ -278,3 +298,45 @@ def test_optimiser_frees_its_tensors():
         del w, opt
         assert there() is None
     finally: gc.enable()
+
+# clipping
+
+def some_gradients(*arrays):
+    params = [Tensor(np.zeros_like(a), requires_grad=True) for a in arrays]
+    for p, a in zip(params, arrays): p.grad = Tensor(a.copy())
+    return params
+
+@pytest.mark.parametrize('dtype', ['f4', 'f8'])
+@pytest.mark.parametrize('kind', [1, 2, 3.5, float('inf')])
+def test_clip_by_norm(kind, dtype):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=s).astype(dtype) for s in [(4, 3), (3,), (), (0, 2)]]
+    whole = np.linalg.norm(np.concatenate([a.ravel() for a in arrays]), kind)
+    params = some_gradients(*arrays) + [Tensor(np.zeros(2), requires_grad=True)]      # the last has none
+    assert np.isclose(clip_grad_norm_(iter(params), 2 * whole, kind).item(), whole)
+    assert all(np.array_equal(p.grad.data, a) for p, a in zip(params, arrays))
+    clip_grad_norm_(params, 0.5, kind)
+    for p, a in zip(params, arrays): assert p.grad.dtype == a.dtype and np.allclose(p.grad.data, a * 0.5 / whole, rtol=1e-5)
+    assert np.isclose(clip_grad_norm_(params, 9, kind).item(), 0.5, rtol=1e-5) and params[-1].grad is None
+
+def test_clip_edges():
+    huge, = params = some_gradients(np.full(3, 1e30, np.float32))
+    clip_grad_norm_(params, 1.0)
+    assert np.allclose(huge.grad.data, 3 ** -0.5)                   # squares overflow in single precision
+    assert clip_grad_norm_([Tensor([0.], requires_grad=True)], 1.).item() == 0
+    bad = some_gradients(np.array([np.nan]))
+    with pytest.raises(RuntimeError, match='finite length, got nan'): clip_grad_norm_(bad, 1., error_if_nonfinite=True)
+    for wrong in ((0, 2), (1, 0), (-1, 2), (float('nan'), 2)):
+        with pytest.raises(ValueError, match='max_norm and norm_type > 0'): clip_grad_norm_(params, *wrong)
+    for f in (clip_grad_norm_, clip_grad_value_):
+        with pytest.raises(TypeError, match='tensors'): f([1.], 1.)
+        with pytest.raises(ValueError, match='at least one'): f([], 1.)
+
+def test_clip_by_value_and_old_graphs():
+    a = np.array([-3., 0.5, 2.])
+    p, = params = some_gradients(a)
+    out = (p.grad * Tensor(np.ones(3), requires_grad=True)).sum()
+    clip_grad_value_(p, 1.)
+    assert p.grad.tolist() == [-1, 0.5, 1]
+    with pytest.raises(ValueError, match='got 0'): clip_grad_value_(params, 0)
+    with pytest.raises(RuntimeError, match='changed in place'): out.backward()
