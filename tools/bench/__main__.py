@@ -4,7 +4,6 @@ First all are compared: who computes something else is left out. Then rounds of 
 ratio is taken inside each round, and its median over rounds is what counts."""
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -25,17 +24,13 @@ def parser():
     p.add_argument('--turn', type=float, default=0.1, help='seconds for a turn (0.1)')
     p.add_argument('--clock', choices=['cpu', 'wall'], default='cpu',
                    help='time of the processor (cpu), which neighbours disturb less, or of the wall')
-    p.add_argument('--core', type=int, default=last_core(), help='where all are pinned')
+    p.add_argument('--core', type=int, default=measure.last_core(), help='where all are pinned')
     p.add_argument('--quick', action='store_true',
                    help='5 rounds of 0.06 s, nothing that takes seconds')
     p.add_argument('--tiny', action='store_true', help='tiny sizes: to test this tool')
     p.add_argument('--out', type=Path, default=Path('_bench/result'), metavar='NAME',
-                   help='writes NAME.json and NAME.svg (_bench/result)')
+                   help='writes NAME.json, NAME.svg and NAME.txt (_bench/result)')
     return p
-
-def last_core():
-    "A core that this process may use"
-    return max(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
 
 def one(name, work, options):
     "Compares and measures one workload"
@@ -64,7 +59,8 @@ def main(argv=None):
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix('.json').write_text(json.dumps(about | {'workloads': results}, indent=1))
     options.out.with_suffix('.svg').write_text(report.picture(results), encoding='utf-8')
-    print(f'{options.out}.json and .svg written after {perf_counter() - began:.0f} s')
+    options.out.with_suffix('.txt').write_text(report.page(results))
+    print(f'{options.out}.json, .txt and .svg written after {perf_counter() - began:.0f} s')
     wrong = [n for r in results.values() for n, why in r['left_out'].items() if why.startswith('wrong')]
     return 1 if wrong else 0
 

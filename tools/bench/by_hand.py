@@ -113,7 +113,11 @@ class Limit:
             np.dot(ones, g, self.db[i])
             if not i: return loss
             below = np.dot(g, self.turned[i], grads[i - 1])
-            g = np.multiply(below, np.greater(h, zeros[i - 1], out=masks[i - 1]), out=below)
+            g = self.through_relu(below, h, zeros[i - 1], masks[i - 1])
+
+    def through_relu(self, g, h, zero, mask):
+        "The gradient where the layer's output is above zero"
+        return np.multiply(g, np.greater(h, zero, out=mask), out=g)
 
     def step(self, x, labels):
         "One step of gradient descent; the loss before it"

@@ -63,6 +63,17 @@ def table(name, result):
         lines.append(row(contender, f, more))
     return '\n'.join(lines + [f'  {n:18}left out: {why:.90}' for n, why in left.items()])
 
+def page(results):
+    "The median ratios as a table for chapter 20, and how far the quartiles are from them"
+    names = list(dict.fromkeys(n for r in results.values() for n in r['figures']))
+    lines, spread = [f'{"":12}' + ''.join(f'{n:>18}' for n in names)], []
+    for name, result in results.items():
+        ratios = {n: f['ratio'] for n, f in result['figures'].items() if 'ratio' in f}
+        spread += [(b - a)/2/middle for a, middle, b in ratios.values()]
+        cells = (f'{ratios[n][1]:18.3g}' if n in ratios else f'{"-":>18}' for n in names)
+        lines.append(f'{name:12}' + ''.join(cells))
+    return '\n'.join([*lines, f'quartiles: ± {100*np.median(spread or [0]):.1f} % (median)', ''])
+
 def bars(results):
     "(workload, contender, median ratio, quartiles) for all that have a ratio"
     for name, result in results.items():
