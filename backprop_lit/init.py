@@ -18,8 +18,8 @@ __all__ = ['constant_', 'zeros_', 'ones_', 'uniform_', 'normal_', 'fans', 'calcu
 def _fill(tensor, numbers):
     "`tensor`, with `numbers` written into its memory. Raises `TypeError`."
     if not isinstance(tensor, Tensor):
-        raise TypeError(f'expected a tensor to fill, got {type(tensor).__name__}. For a layer, '
-                        'give its .weight')
+        raise TypeError(f'expected a tensor to fill, got {type(tensor).__name__}. For a '
+                        'layer, give its .weight')
     tensor.value[...] = numbers
     changed(tensor.value)
     return tensor
@@ -61,7 +61,7 @@ def normal_(
 def fans(
     shape:tuple # (out, in, …): of the weights of a linear or convolutional layer
 ) -> tuple: # (fan_in, fan_out)
-    "How many inputs reach one output, and how many outputs one input. Raises `ValueError`."
+    "How many inputs reach an output, and outputs an input. Raises `ValueError`."
     if len(shape) >= 2: return prod(shape[1:]), shape[0] * prod(shape[2:])
     raise ValueError(f'expected weights of shape (out, in, …), got {shape}. Biases start '
                      'with zeros_ or uniform_')
@@ -75,7 +75,8 @@ def calculate_gain(
     param:float=None # for 'leaky_relu': its slope on the left, by default 0.01
 ) -> float:
     "By how much weights must be larger because of the activation. Raises `ValueError`."
-    if nonlinearity == 'leaky_relu': return sqrt(2 / (1 + (0.01 if param is None else param)**2))
+    slope = 0.01 if param is None else param
+    if nonlinearity == 'leaky_relu': return sqrt(2 / (1 + slope**2))
     if nonlinearity in _GAINS: return _GAINS[nonlinearity]
     raise ValueError(f'nonlinearity: expected one of {[*_GAINS, "leaky_relu"]}, got '
                      f'{nonlinearity!r}')
@@ -84,7 +85,8 @@ def calculate_gain(
 def _kaiming(tensor, a, mode, nonlinearity):
     if mode not in ('fan_in', 'fan_out'):
         raise ValueError(f"mode: expected 'fan_in' or 'fan_out', got {mode!r}")
-    return calculate_gain(nonlinearity, a) / sqrt(fans(_shape(tensor))[mode == 'fan_out'])
+    fan = fans(_shape(tensor))[mode == 'fan_out']
+    return calculate_gain(nonlinearity, a) / sqrt(fan)
 
 def kaiming_normal_(
     tensor:Tensor, # (out, in, …) weights
@@ -108,7 +110,7 @@ def xavier_normal_(
     gain:float=1.0, # see `calculate_gain`
     rng=None # a generator, a seed, or `None`: the one of `manual_seed`
 ) -> Tensor: # the same tensor
-    "The tensor, normal with spread gain √(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)"
+    "The tensor, normal, spread gain √(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)"
     return normal_(tensor, 0, gain * sqrt(2 / sum(fans(_shape(tensor)))), rng)
 
 def xavier_uniform_(tensor:Tensor, gain:float=1.0, rng=None) -> Tensor:
@@ -122,7 +124,7 @@ def orthogonal_(
     gain:float=1.0, # see `calculate_gain`
     rng=None # a generator, a seed, or `None`: the one of `manual_seed`
 ) -> Tensor: # the same tensor
-    "The tensor, with orthogonal rows or columns (Saxe et al. 2013). Raises `ValueError`."
+    "The tensor, with orthogonal rows or columns (Saxe et al. 2013)"
     shape = _shape(tensor)
     fans(shape)
     rows, columns = shape[0], prod(shape[1:])

@@ -12,8 +12,8 @@ from fastcore.basics import patch
 from .conv import _pair, _Plan, conv2d_input
 from .graph import Node
 from .loss import log_softmax, softmax
-from .nn import (Linear, Module, Parameter, Sequential, as_rows, below, generator,
-                             linear, must_be_module, whole, wrong_features)
+from .nn import (Linear, Module, Parameter, Sequential, as_rows, below,
+                             generator, linear, must_be_module, whole)
 from .ops import no_grad, primitive, sigmoid
 from .tensor import Tensor, unbroadcast
 
@@ -37,7 +37,8 @@ _elu = primitive(_elu, lambda g, out, x, alpha:
 
 def _softplus(x, beta):
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(beta * x))) / beta
-_softplus = primitive(_softplus, lambda g, out, x, beta: g * sigmoid(beta * x), needs=(0,))
+_softplus = primitive(_softplus, lambda g, out, x, beta:
+                      g * sigmoid(beta * x), needs=(0,))
 
 # %% ../nbs/93_layers.ipynb #25c94a6a
 def leaky_relu(x, negative_slope:float=0.01):
@@ -103,7 +104,8 @@ def gelu(
     "x times the chance that a normal random number is below x (Hendrycks, Gimpel 2016)"
     if approximate == 'none': return x * normal_cdf(x)
     if approximate == 'tanh': return _gelu_tanh(x)
-    raise ValueError(f"gelu: approximate: expected 'none' or 'tanh', got {approximate!r}")
+    raise ValueError("gelu: approximate: expected 'none' or 'tanh', got "
+                     f'{approximate!r}')
 
 # %% ../nbs/93_layers.ipynb #4c06b17c
 class _Curve(Module):
@@ -210,12 +212,14 @@ class ModuleDict(Module):
 # %% ../nbs/93_layers.ipynb #98d34563
 def _set_part(self, name, module):
     must_be_module(module, f'ModuleDict, {name!r}')
-    if not isinstance(name, str) or not name or '.' in name or hasattr(type(self), name):
+    text = isinstance(name, str) and name and '.' not in name
+    if not text or hasattr(type(self), name):
         raise ValueError(f'ModuleDict: expected a name without dots that is no method, '
                          f'got {name!r}. Choose another')
     setattr(self, name, module)
 
-ModuleDict.__setitem__, ModuleDict.__delitem__ = _set_part, lambda self, n: delattr(self, n)
+ModuleDict.__setitem__ = _set_part
+ModuleDict.__delitem__ = lambda self, name: delattr(self, name)
 ModuleDict.__getitem__ = lambda self, name: dict(self.items())[name]
 ModuleDict.__len__ = lambda self: len(self.items())
 ModuleDict.__iter__ = lambda self: iter(self.keys())
@@ -238,8 +242,8 @@ class Residual(Sequential):
         for name, m in below(self, Module):
             if name != 'shortcut': out = m(out)
         if out.shape == around.shape: return out + around
-        raise ValueError(f'Residual: expected a result of shape {around.shape} to add the '
-                         f'input to, got {out.shape}. Give shortcut= a module for that')
+        raise ValueError(f'Residual: expected a result of shape {around.shape} to add '
+                         f'the input to, got {out.shape}. Give shortcut= a module for that')
 
 # %% ../nbs/93_layers.ipynb #d5344187
 class _Over(NamedTuple):
@@ -270,8 +274,8 @@ def _normalize(x, weight, bias, *, over, keep):
 
 def _kept(x, over, keep):
     "The normalised numbers and the scale, as tensors where a graph is wanted"
-    if isinstance(x, Node): return standardize(_inside(x, over), over.axes, over.eps)[:2]
-    return keep[:2]
+    if not isinstance(x, Node): return keep[:2]
+    return standardize(_inside(x, over), over.axes, over.eps)[:2]
 
 def _normalize_x(g, out, x, weight, bias, *, over, keep):
     "What is left of the gradient without shift and stretch"
@@ -304,8 +308,9 @@ def layer_norm(
     try: shape = tuple(normalized_shape)
     except TypeError: shape = (normalized_shape,)
     if not shape or tuple(x.shape[-len(shape):]) != shape:
-        raise ValueError(f'layer_norm: expected shape (…, {", ".join(map(str, shape))}), got '
-                         f'{x.shape}. Normalise over the last axes of what comes in')
+        said = ', '.join(map(str, shape))
+        raise ValueError(f'layer_norm: expected shape (…, {said}), got {x.shape}. '
+                         'Normalise over the last axes of what comes in')
     over = _Over(tuple(range(-len(shape), 0)), eps)
     return _normalize(x, weight, bias, over=over, keep=[])
 
@@ -320,10 +325,11 @@ class LayerNorm(Module):
         dtype=np.float32 # precision of the parameters
     ):
         several = isinstance(normalized_shape, (tuple, list))
-        self.normalized_shape = tuple(normalized_shape) if several else (normalized_shape,)
-        self.eps, shape = eps, [whole(n, 'normalized_shape') for n in self.normalized_shape]
-        self.weight = Parameter(np.ones(shape, dtype)) if elementwise_affine else None
-        self.bias = Parameter(np.zeros(shape, dtype)) if elementwise_affine and bias else None
+        shape = normalized_shape if several else [normalized_shape]
+        self.normalized_shape = tuple(whole(n, 'normalized_shape') for n in shape)
+        self.eps, on = eps, elementwise_affine
+        self.weight = Parameter(np.ones(shape, dtype)) if on else None
+        self.bias = Parameter(np.zeros(shape, dtype)) if on and bias else None
 
     def forward(self, x):
         "(…, *normalized_shape) to the same. Raises `ValueError` for other shapes."
@@ -342,8 +348,9 @@ def group_norm(
         raise ValueError(f'group_norm: expected shape (N, C, …) with C divisible by '
                          f'{num_groups} groups, got {x.shape}')
     N, C = x.shape[:2]
-    inner, view = (N, num_groups, prod(x.shape[1:]) // num_groups), (C, *[1] * (x.ndim - 2))
-    return _normalize(x, weight, bias, over=_Over((2,), eps, inner, view), keep=[])
+    inner = N, num_groups, prod(x.shape[1:]) // num_groups
+    over = _Over((2,), eps, inner, (C, *[1] * (x.ndim - 2)))
+    return _normalize(x, weight, bias, over=over, keep=[])
 
 # %% ../nbs/93_layers.ipynb #41a872ea
 class GroupNorm(Module):
@@ -356,8 +363,8 @@ class GroupNorm(Module):
         dtype=np.float32 # precision of the parameters
     ):
         if num_channels % whole(num_groups, 'num_groups'):
-            raise ValueError(f'GroupNorm: expected channels that {num_groups} groups divide, '
-                             f'got {num_channels}')
+            raise ValueError(f'GroupNorm: expected channels that {num_groups} groups '
+                             f'divide, got {num_channels}')
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, dtype)) if affine else None
@@ -391,13 +398,15 @@ def _batch_norm(self, x):
     "(N, C, …) to the same. Raises `ValueError` for other shapes, or a single value."
     _check_channels(self, x)
     view = self.num_features, *[1] * (x.ndim - 2)
-    if not self.training and self.track_running_stats: return _with_memory(self, x, view)
+    memory = self.track_running_stats
+    if memory and not self.training: return _with_memory(self, x, view)
     over, keep = _Over((0, *range(2, x.ndim)), self.eps, None, view), []
     if self.training and x.size <= self.num_features:
-        raise ValueError(f'{type(self).__name__}: expected several values for each channel '
-                         f'in training, got shape {x.shape}. Use a larger batch, or eval()')
+        raise ValueError(f'{type(self).__name__}: expected several values for each '
+                         f'channel in training, got shape {x.shape}. Use a larger batch, '
+                         'or eval()')
     out = _normalize(x, self.weight, self.bias, over=over, keep=keep)
-    if self.training and self.track_running_stats: _remember(self, x, *keep[2:])
+    if self.training and memory: _remember(self, x, *keep[2:])
     return out
 
 def _with_memory(self, x, view):
@@ -421,7 +430,8 @@ class BatchNorm(Module):
         track_running_stats:bool=True, # remember statistics for use after eval()?
         dtype=np.float32 # precision of parameters and statistics
     ):
-        self.num_features, self.eps, self.momentum = whole(num_features, 'C'), eps, momentum
+        self.num_features = whole(num_features, 'num_features')
+        self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         ones, zeros = np.ones(num_features, dtype), np.zeros(num_features, dtype)
         self.weight = Parameter(ones) if affine else None
@@ -498,7 +508,8 @@ def embedding(
     padding_idx:int=None # a row that gets no gradient
 ): # (…, D)
     "The rows of `weight` at `index`. Raises `TypeError` or `IndexError`."
-    index, V = np.asarray(index.value if isinstance(index, Node) else index), len(weight)
+    if isinstance(index, Node): index = index.value
+    index, V = np.asarray(index), len(weight)
     if index.dtype.kind not in 'iu':
         raise TypeError(f'embedding: expected whole numbers, got {index.dtype}. Use '
                         '.astype(int)')
@@ -522,7 +533,8 @@ class Embedding(Module):
         self.num_embeddings = V = whole(num_embeddings, 'num_embeddings')
         self.embedding_dim = whole(embedding_dim, 'embedding_dim')
         if padding_idx is not None and not -V <= padding_idx < V:
-            raise ValueError(f'Embedding: expected padding_idx below {V}, got {padding_idx}')
+            raise ValueError(f'Embedding: expected padding_idx below {V}, got '
+                             f'{padding_idx}')
         self.padding_idx = padding_idx if padding_idx is None else padding_idx % V
         table = generator(rng).normal(size=(V, embedding_dim)).astype(dtype)
         if padding_idx is not None: table[padding_idx] = 0
@@ -650,13 +662,14 @@ class GRUCell:
         n = np.tanh(an + r * bn)
         dn, dz = g * (1 - z) * (1 - n * n), g * (s - n) * z * (1 - z)
         dr = dn * bn * r * (1 - r)
-        return np.concatenate([dr, dz, dn], -1), np.concatenate([dr, dz, dn * r], -1), g * z
+        da, db = (np.concatenate([dr, dz, last], -1) for last in (dn, dn * r))
+        return da, db, g * z
 
 # %% ../nbs/93_layers.ipynb #2a91f8c2
 def _make_weights(self, rng, dtype):
     "Give the module `self` its parameters, in PyTorch's order and by its names"
-    G, H, wide = self.cell.gates, self.hidden_size, self.hidden_size * len(self.directions)
-    bound = 1 / sqrt(H)
+    G, H = self.cell.gates, self.hidden_size
+    wide, bound = H * len(self.directions), 1 / sqrt(H)
     for layer in range(self.num_layers):
         D = wide if layer else self.input_size
         shapes = {'weight_ih': (G * H, D), 'weight_hh': (G * H, H),
@@ -664,7 +677,8 @@ def _make_weights(self, rng, dtype):
         for way in self.directions:
             for name, shape in shapes.items():
                 new = Parameter(rng.uniform(-bound, bound, shape).astype(dtype))
-                if 'bias' not in name or self.bias: setattr(self, f'{name}_l{layer}{way}', new)
+                if 'bias' in name and not self.bias: continue
+                setattr(self, f'{name}_l{layer}{way}', new)
 
 # %% ../nbs/93_layers.ipynb #36a751da
 def _one_way(self, x, s, layer, way):
@@ -679,16 +693,17 @@ def _one_way(self, x, s, layer, way):
 
 # %% ../nbs/93_layers.ipynb #4052eef0
 def _run_layers(self, x, s):
-    "(T, N, D) and the first states (L, N, S), to the top (T, N, H ways), and last states"
-    H, last = self.hidden_size, []
+    "(T, N, D) and first states (L, N, S), to the top (T, N, H ways) and last states"
+    H, last, ways = self.hidden_size, [], len(self.directions)
     for layer in range(self.num_layers):
         tops = []
         for k, way in enumerate(self.directions):
-            states, end = _one_way(self, x, s[layer * len(self.directions) + k], layer, way)
+            states, end = _one_way(self, x, s[layer * ways + k], layer, way)
             tops.append(states[..., :H])
             last.append(end)
         x = tops[0] if len(tops) == 1 else np.concatenate(tops, -1)
-        if layer < self.num_layers - 1: x = dropout(x, self.dropout, self.training, self.rng)
+        if layer + 1 == self.num_layers: break
+        x = dropout(x, self.dropout, self.training, self.rng)
     return x, np.stack(last)
 
 # %% ../nbs/93_layers.ipynb #cb76f010
@@ -700,8 +715,8 @@ def _first_state(self, x, state, lone):
     state = [state] if parts == 1 else [*state]
     if lone: state = [s[:, None] for s in state]
     if [s.shape for s in state] != [shape] * parts:
-        raise ValueError(f'{type(self).__name__}: expected {parts} first state(s) of shape '
-                         f'{shape}, got {[s.shape for s in state]}')
+        raise ValueError(f'{type(self).__name__}: expected {parts} first state(s) of '
+                         f'shape {shape}, got {[s.shape for s in state]}')
     return state[0] if parts == 1 else np.concatenate(state, -1)
 
 # %% ../nbs/93_layers.ipynb #662f457d
@@ -710,8 +725,8 @@ def _recurrent_forward(self, x, state=None):
     shape, lone = x.shape, len(x.shape) == 2
     if len(shape) not in (2, 3) or shape[-1] != self.input_size or 0 in shape:
         order = '(N, T, D)' if self.batch_first else '(T, N, D)'
-        raise ValueError(f'{type(self).__name__}: expected shape {order} or (T, D) with D = '
-                         f'{self.input_size} and no axis empty, got {shape}')
+        raise ValueError(f'{type(self).__name__}: expected shape {order} or (T, D) with '
+                         f'D = {self.input_size} and no axis empty, got {shape}')
     if lone: x = x[:, None]
     elif self.batch_first: x = np.swapaxes(x, 0, 1)
     top, last = _run_layers(self, x, _first_state(self, x, state, lone))
@@ -735,10 +750,12 @@ class Recurrent(Module):
         rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
         dtype=np.float32 # precision of the parameters
     ):
-        self.input_size, self.hidden_size = whole(input_size, 'D'), whole(hidden_size, 'H')
+        self.input_size = whole(input_size, 'input_size')
+        self.hidden_size = whole(hidden_size, 'hidden_size')
         self.num_layers, self.bias = whole(num_layers, 'num_layers'), bias
         self.batch_first, self.dropout = batch_first, dropout
-        self.bidirectional, self.directions = bidirectional, ['', '_reverse'][:1 + bidirectional]
+        self.bidirectional = bidirectional
+        self.directions = ['', '_reverse'] if bidirectional else ['']
         self.rng = rng if rng is None else generator(rng)
         _make_weights(self, generator(self.rng), dtype)
 
@@ -756,7 +773,8 @@ class RNN(Recurrent):
     def __init__(self, *args, nonlinearity:str='tanh', **kwargs):
         cells = {'tanh': TanhCell, 'relu': ReLUCell}
         if nonlinearity not in cells:
-            raise ValueError(f"RNN: nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+            raise ValueError(f'RNN: nonlinearity: expected one of {[*cells]}, got '
+                             f'{nonlinearity!r}')
         self.nonlinearity, self.cell = nonlinearity, cells[nonlinearity]
         super().__init__(*args, **kwargs)
 
@@ -771,7 +789,8 @@ def attention_weights(
     scale = 1 / sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * scale) @ np.swapaxes(key, -1, -2)
     if mask is None: return softmax(scores)
-    nowhere = np.max(mask.value if isinstance(mask, Node) else mask, -1, keepdims=True) == -np.inf
+    raw = mask.value if isinstance(mask, Node) else mask
+    nowhere = np.max(raw, -1, keepdims=True) == -np.inf
     if not nowhere.any(): return softmax(scores + mask)
     return softmax(scores + np.where(nowhere, 0, mask)) * ~nowhere
 
@@ -781,7 +800,8 @@ def _added(mask, dtype, hidden):
     mask = np.asarray(mask.value if isinstance(mask, Node) else mask)
     if mask.dtype == bool: return np.where(mask == hidden, -np.inf, 0).astype(dtype)
     if mask.dtype.kind == 'f': return mask.astype(dtype)
-    raise TypeError(f'mask: expected booleans or floats, got {mask.dtype}. Write mask == 1')
+    raise TypeError(f'mask: expected booleans or floats, got {mask.dtype}. Write '
+                    'mask == 1')
 
 # %% ../nbs/93_layers.ipynb #3df7a919
 def _causal(L, S, dtype): return np.triu(np.full((L, S), -np.inf, dtype), 1)
@@ -790,7 +810,7 @@ def scaled_dot_product_attention(
     query, # (…, L, E)
     key, # (…, S, E)
     value, # (…, S, V)
-    attn_mask=None, # broadcastable to (…, L, S): True where one may look, or floats to add
+    attn_mask=None, # broadcasts to (…, L, S): True where one may look, or floats to add
     dropout_p:float=0.0, # probability that a share is dropped
     is_causal:bool=False, # hide what comes later?
     scale:float=None # of the scores, by default 1 / √E
@@ -810,15 +830,16 @@ def _heads(x, weight, bias, heads):
     return np.transpose(np.reshape(x, (N, L, heads, E // heads)), (0, 2, 1, 3))
 
 def _joined_mask(self, attn_mask, key_padding_mask, N, L, S, dtype):
-    "Both masks as one that broadcasts to (N, heads, L, S), or None. Raises `ValueError`."
+    "Both masks as one that broadcasts to (N, heads, L, S), or None"
+    h = self.num_heads
     given = _added(attn_mask, dtype, True), _added(key_padding_mask, dtype, True)
-    shapes = [(L, S), (N * self.num_heads, L, S)], [(N, S), (S,)]
+    shapes = [(L, S), (N * h, L, S)], [(N, S), (S,)]
     total = None
-    for mask, fits, view in zip(given, shapes, [(-1, self.num_heads, L, S), (-1, 1, 1, S)]):
+    for mask, fits, view in zip(given, shapes, [(-1, h, L, S), (-1, 1, 1, S)]):
         if mask is None: continue
         if mask.shape not in fits:
-            raise ValueError(f'MultiheadAttention: expected a mask of shape {fits[0]} or '
-                             f'{fits[1]}, got {mask.shape}')
+            raise ValueError('MultiheadAttention: expected a mask of shape '
+                             f'{fits[0]} or {fits[1]}, got {mask.shape}')
         if mask.ndim == 3 or view[1] == 1: mask = np.reshape(mask, view)
         total = mask if total is None else total + mask
     return total
@@ -847,9 +868,10 @@ def _attend(self, query, key, value, key_padding_mask=None, need_weights:bool=Tr
 def _batched(self, *parts):
     "Query, key and value as (N, L, E). Raises `ValueError` for other shapes."
     shapes = [x.shape for x in parts]
-    if {len(s) for s in shapes} not in ({2}, {3}) or {s[-1] for s in shapes} != {self.embed_dim}:
-        raise ValueError('MultiheadAttention: expected query, key and value with 3 axes (or '
-                         f'2) and {self.embed_dim} numbers on the last, got {shapes}')
+    axes, sizes = ({f(s) for s in shapes} for f in (len, lambda s: s[-1:]))
+    if axes not in ({2}, {3}) or sizes != {(self.embed_dim,)}:
+        raise ValueError('MultiheadAttention: expected query, key and value with 3 axes '
+                         f'(or 2) and {self.embed_dim} numbers on the last, got {shapes}')
     if len(shapes[0]) == 2: return [x[None] for x in parts]
     return parts if self.batch_first else [np.swapaxes(x, 0, 1) for x in parts]
 
@@ -869,11 +891,12 @@ class MultiheadAttention(Module):
         E = self.embed_dim = whole(embed_dim, 'embed_dim')
         self.num_heads, self.batch_first = whole(num_heads, 'num_heads'), batch_first
         if E % num_heads:
-            raise ValueError(f'MultiheadAttention: expected an embed_dim that {num_heads} '
-                             f'heads divide, got {E}')
+            raise ValueError('MultiheadAttention: expected an embed_dim that '
+                             f'{num_heads} heads divide, got {E}')
         self.dropout, self.rng = dropout, rng if rng is None else generator(rng)
         draw, bound = generator(self.rng), sqrt(6 / (4 * E))    # Glorot and Bengio 2010
-        self.in_proj_weight = Parameter(draw.uniform(-bound, bound, (3 * E, E)).astype(dtype))
+        drawn = draw.uniform(-bound, bound, (3 * E, E)).astype(dtype)
+        self.in_proj_weight = Parameter(drawn)
         self.in_proj_bias = Parameter(np.zeros(3 * E, dtype)) if bias else None
         self.out_proj = Linear(E, E, bias, draw, dtype)
         if bias: self.out_proj.bias = Parameter(np.zeros(E, dtype))
@@ -886,16 +909,17 @@ def conv_transpose2d(
     stride=1, padding=0, output_padding=0, groups:int=1, dilation=1 # numbers or pairs
 ): # (N, O, H', W')
     "What `conv2d` with these weights would send back for gradients `x`, plus bias"
-    s, p, d = _pair(stride, 'stride'), _pair(padding, 'padding', 0), _pair(dilation, 'dilation')
-    more, kernel, C = _pair(output_padding, 'output_padding', 0), weight.shape[2:], weight.shape[0]
+    s, d = _pair(stride, 'stride'), _pair(dilation, 'dilation')
+    p, more = _pair(padding, 'padding', 0), _pair(output_padding, 'output_padding', 0)
+    C, kernel = weight.shape[0], weight.shape[2:]
     if len(x.shape) != 4 or x.shape[1] != C or C % groups:
-        raise ValueError(f'conv_transpose2d: expected images of shape (N, {C}, H, W) for weights '
-                         f'of shape {weight.shape} in {groups} group(s), got {x.shape}')
+        raise ValueError(f'conv_transpose2d: expected images of shape (N, {C}, H, W) for '
+            f'weights of shape {weight.shape} in {groups} group(s), got {x.shape}')
     size = [(n - 1)*s - 2*p + d*(k - 1) + 1 + m
             for n, s, p, d, k, m in zip(x.shape[2:], s, p, d, kernel, more)]
     if any(m >= max(a, b) for m, a, b in zip(more, s, d)) or min(size) < 1:
-        raise ValueError(f'conv_transpose2d: expected output_padding below stride or dilation '
-                         f'and a result of at least one pixel, got {more} and {size}')
+        raise ValueError('conv_transpose2d: expected output_padding below stride or '
+            f'dilation and a result of at least one pixel, got {more} and {size}')
     plan = _Plan(s, (p[0], p[0], p[1], p[1]), d, groups)
     shape = len(x), weight.shape[1] * groups, *size
     out = conv2d_input(x, weight, shape=shape, plan=plan)
@@ -915,10 +939,11 @@ class ConvTranspose2d(Module):
         dtype=np.float32 # precision of the parameters
     ):
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f'ConvTranspose2d: expected channels that {groups} groups divide, '
-                             f'got {in_channels} in and {out_channels} out')
-        self.kernel_size, self.how = _pair(kernel_size, 'kernel_size'), dict(stride=stride,
-            padding=padding, output_padding=output_padding, groups=groups, dilation=dilation)
+            raise ValueError(f'ConvTranspose2d: expected channels that {groups} groups '
+                             f'divide, got {in_channels} in and {out_channels} out')
+        self.kernel_size = _pair(kernel_size, 'kernel_size')
+        self.how = dict(stride=stride, padding=padding, output_padding=output_padding,
+                        groups=groups, dilation=dilation)
         shape = in_channels, out_channels // groups, *self.kernel_size
         rng, bound = generator(rng), 1 / sqrt(prod(shape[1:]))
         draw = lambda *shape: Parameter(rng.uniform(-bound, bound, shape).astype(dtype))
@@ -943,8 +968,8 @@ def adaptive_avg_pool2d(
     several = isinstance(output_size, (tuple, list))
     sizes = tuple(output_size) if several else (output_size, output_size)
     if len(x.shape) != 4 or len(sizes) != 2:
-        raise ValueError('adaptive_avg_pool2d: expected images of shape (N, C, H, W) and one or '
-                         f'two sizes, got {x.shape} and {output_size}')
+        raise ValueError('adaptive_avg_pool2d: expected images of shape (N, C, H, W) and '
+                         f'one or two sizes, got {x.shape} and {output_size}')
     H, W = x.shape[2:]
     o, p = [n if s is None else whole(s, 'output_size') for s, n in zip(sizes, (H, W))]
     return _windows(H, o, x.dtype) @ x @ _windows(W, p, x.dtype).T
@@ -1022,7 +1047,7 @@ class Summary:
 
     def __repr__(self):
         rows = [('layer', 'output shape', 'parameters')]
-        rows += [(name, str(shape or '–'), f'{n:,}' if n else '') for name, shape, n in self.rows]
+        rows += [(name, str(shape or '–'), f'{n:,}' * bool(n)) for name, shape, n in self.rows]
         a, b, c = (max(len(row[i]) for row in rows) for i in range(3))
         lines = [f'{x:{a}}  {y:{b}}  {z:>{c}}'.rstrip() for x, y, z in rows]
         lines.insert(1, '-' * (a + b + c + 4))
@@ -1047,8 +1072,8 @@ def summary(
     finally:
         for m in modes: m.remove_forward_hook(see)
         for m, mode in modes.items(): m.training = mode
-    rows = [(_row_name(path, m), shapes.get(m), sum(p.size for p in m.parameters(False)))
-            for path, m in model.named_modules()]
+    own = lambda m: sum(p.size for p in m.parameters(False))
+    rows = [(_row_name(path, m), shapes.get(m), own(m)) for path, m in model.named_modules()]
     return Summary(rows, count_parameters(model), count_parameters(model, True))
 
 # %% ../nbs/93_layers.ipynb #a8692b42
@@ -1066,7 +1091,7 @@ def freeze(
     model:Module, # whose parameters shall hold still
     *patterns:str # of paths, such as 'body.*'; by default all
 ) -> list: # paths of the parameters
-    "Switch off the gradients of parameters. Raises `ValueError` if a pattern fits none."
+    "Switch off gradients of parameters. Raises `ValueError` if a pattern fits none."
     return _switch(model, patterns, False)
 
 def unfreeze(model:Module, *patterns:str) -> list:
@@ -1078,7 +1103,8 @@ def _switch(model, patterns, on):
     for pattern in patterns or ('*',):
         found = {name: p for name, p in named.items() if fnmatchcase(name, pattern)}
         if not found:
-            raise ValueError(f'expected a pattern that fits some of {[*named]}, got {pattern!r}')
+            raise ValueError(f'expected a pattern that fits some of {[*named]}, got '
+                             f'{pattern!r}')
         chosen |= found
     for p in chosen.values(): p.requires_grad, p.grad = on, p.grad if on else None
     return [*chosen]

@@ -185,11 +185,12 @@ def _uneven(logits, labels, reduction, weight, ignore_index, smoothing):
     "Cross-entropy against a row of weights for each example. Raises `ValueError`."
     labels, (N, C) = np.asarray(getattr(labels, 'value', labels)), _rows(logits)
     counts = labels != ignore_index
-    labels = check_labels(logits, np.where(counts, labels, 0) if counts.shape == (N,) else labels)
+    if counts.shape == (N,): labels = np.where(counts, labels, 0)
+    labels = check_labels(logits, labels)
     w = _class_weights(weight, C, logits.dtype)
     if not 0 <= smoothing <= 1 or not counts.any():
-        raise ValueError('cross_entropy: expected label_smoothing in [0, 1] and a label that '
-                         f'counts, got {smoothing} and {counts.sum()} such labels of {N}')
+        raise ValueError('cross_entropy: expected label_smoothing in [0, 1] and a label '
+                         f'that counts, got {smoothing} and {counts.sum()} such labels of {N}')
     q = (w * ((1 - smoothing) * one_hot(labels, C) + smoothing / C)).astype(w.dtype)
     losses = _against(logits, q * counts[:, None])
     if reduction == 'none': return losses
@@ -206,7 +207,8 @@ def _class_weights(weight, C, dtype):
     w = np.ones(C, dtype) if weight is None else np.asarray(
         getattr(weight, 'value', weight), dtype)
     if w.shape == (C,) and (w >= 0).all() and w.any(): return w
-    raise ValueError(f'weight: expected {C} numbers ≥ 0, one for each class, got shape {w.shape}')
+    raise ValueError(f'weight: expected {C} numbers ≥ 0, one for each class, got shape '
+                     f'{w.shape}')
 
 # %% ../nbs/10_loss.ipynb #6f7bda8f
 def _surprise(x): return np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
@@ -227,7 +229,7 @@ def binary_cross_entropy_with_logits(
     "The surprise of sigmoid(logits) at `target`. Raises `ValueError`."
     _same_shape('binary_cross_entropy_with_logits', logits, target)
     y = np.asarray(getattr(target, 'value', target))
-    if y.min() < 0 or y.max() > 1:
+    if not (y.min() >= 0 and y.max() <= 1):      # nan is refused too
         raise ValueError('target: expected numbers from 0 to 1, got some from '
                          f'{y.min()} to {y.max()}')
     losses = _bce(logits, target, 1.0 if pos_weight is None else pos_weight)
@@ -305,8 +307,8 @@ def hinge_loss(
     _same_shape('hinge_loss', scores, target)
     y = np.asarray(getattr(target, 'value', target))
     if not (np.abs(y) == 1).all():
-        raise ValueError(f'hinge_loss: expected targets 1 and -1, got {np.unique(y)[:5]}. For '
-                         'classes 0 and 1 write 2 * y - 1')
+        raise ValueError(f'hinge_loss: expected targets 1 and -1, got {np.unique(y)[:5]}. '
+                         'For classes 0 and 1 write 2 * y - 1')
     return reduced(relu(margin - scores * y), reduction)
 
 # %% ../nbs/10_loss.ipynb #80abe7f1

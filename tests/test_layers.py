@@ -97,6 +97,13 @@ def test_state_round_trip_repr_and_memory(name):
 
 # one by one
 
+def test_residual_adds_what_comes_in():
+    part, x = Linear(3, 3, rng=0, **F8), tensor(2, 3)
+    assert np.allclose(L.Residual(part, ReLU())(x).data, x.data + np.maximum(part(x).data, 0))
+    wide = L.Residual(Linear(3, 2, rng=0, **F8), shortcut=Linear(3, 2, rng=1, **F8))
+    assert np.allclose(wide(x).data, wide[0](x).data + wide.shortcut(x).data)
+    assert [n for n, _ in wide.named_parameters()] == ['0.weight', '0.bias', 'shortcut.weight', 'shortcut.bias']
+
 def test_batch_norm_momentum_none_is_the_mean_of_all():
     bn, rng = L.BatchNorm1d(3, momentum=None, **F8), np.random.default_rng(0)
     batches = rng.normal(2, 3, (5, 8, 3))
@@ -345,6 +352,19 @@ def test_initialisers_are_in_place_deterministic_and_keep_the_type(name):
     nn.manual_seed(0); a = f(t).data.copy()
     nn.manual_seed(0); assert np.array_equal(a, f(t).data)
     with pytest.raises(TypeError, match='a tensor to fill'): f(np.zeros((3, 3)))
+
+@pytest.mark.parametrize('name, how, spread', [
+    ('xavier_uniform_', dict(gain=2.), 2 * (2 / (200*4 + 300*4))**.5), ('xavier_normal_', {}, (2 / (200*4 + 300*4))**.5),
+    ('kaiming_uniform_', dict(a=0.5), (2 / 1.25 / 1200)**.5), ('kaiming_normal_', dict(mode='fan_out', nonlinearity='tanh'), 5 / 3 / 800**.5),
+    ('uniform_', dict(a=-2, b=1), 3 / 12**.5), ('normal_', dict(mean=1., std=3.), 3)])
+def test_spreads(name, how, spread):
+    t = getattr(init, name)(Tensor(np.zeros((200, 300, 2, 2))), rng=0, **how).data
+    assert np.isclose(t.std(), spread, rtol=0.01)
+    if 'uniform' in name: assert np.isclose(np.ptp(t), spread * 12**.5, rtol=0.001)
+
+def test_orthogonal_matrices_have_no_preferred_signs():
+    corners = [init.orthogonal_(Tensor(np.zeros((3, 3))), rng=k).data.diagonal() for k in range(30)]
+    assert (np.min(corners, 0) < 0).all() and (np.max(corners, 0) > 0).all()
 
 def test_filling_is_noticed_by_an_old_graph():
     w = nn.Parameter(np.ones((2, 2)))

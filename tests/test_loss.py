@@ -202,3 +202,51 @@ def test_as_pytorch(how):
         ref.backward(torch.tensor(g))
         assert np.allclose(out.data, ref.detach().numpy(), atol=1e-12)
         assert np.allclose(a.grad.data, b.grad.numpy(), atol=1e-12)
+
+# the other losses
+
+def test_uneven_cross_entropy_by_hand():
+    z, y, w, s = tensor(5, 4), np.array([3, 0, -100, 1, 1]), np.array([1., 2., 0., 4.]), 0.2
+    p = np.exp(z.data) / np.exp(z.data).sum(1, keepdims=True)
+    each = [0 if c < 0 else -sum(w[k] * ((1 - s) * (k == c) + s / 4) * np.log(p[n, k]) for k in range(4)) for n, c in enumerate(y)]
+    assert np.allclose(cross_entropy(z, y, 'none', w, label_smoothing=s).data, each)
+    assert np.allclose(cross_entropy(z, y, 'sum', w, label_smoothing=s).data, sum(each))
+    assert np.allclose(cross_entropy(z, y, 'mean', w, label_smoothing=s).data, sum(each) / sum(w[c] for c in y if c >= 0))
+    for how in HOW: bl.check_grads(lambda z: cross_entropy(z, y, how, w, label_smoothing=s), z, order=2)
+
+def test_ignored_rows_get_no_gradient_and_may_be_wild():
+    z = Tensor(np.array([[1e4, -np.inf, 0.], [1., 2., 3.]]), requires_grad=True)
+    for weight in (None, np.ones(3)):
+        loss = cross_entropy(z, [-100, 1], weight=weight)
+        loss.backward()
+        assert np.isfinite(loss.item()) and (z.grad.data[0] == 0).all()
+        z.grad = None
+
+@pytest.mark.parametrize('call, error, match', [
+    (lambda z: cross_entropy(z, [0, 5, -100]), IndexError, 'got 5 at position 1'),
+    (lambda z: cross_entropy(z, [-100] * 3), ValueError, '0 such labels of 3'),
+    (lambda z: cross_entropy(z, [0, 1], weight=np.ones(4)), ValueError, r'got \(2,\)'),
+    (lambda z: cross_entropy(z, [0, 1, 2], weight=-np.ones(4)), ValueError, '4 numbers ≥ 0'),
+    (lambda z: cross_entropy(z[0], [0], label_smoothing=0.1), ValueError, r'shape \(N, C\)'),
+    (lambda z: bl.binary_cross_entropy_with_logits(z, z.data * 0 + np.nan), ValueError, 'from 0 to 1'),
+    (lambda z: bl.hinge_loss(z, np.zeros((3, 4))), ValueError, 'write 2'),
+    (lambda z: bl.kl_div(z, z.data[0]), ValueError, 'of one shape'),
+    (lambda z: bl.l1_loss(z, z.data, 'avg'), ValueError, "got 'avg'")])
+def test_other_losses_refuse(call, error, match):
+    with pytest.raises(error, match=match): call(tensor(3, 4))
+
+@pytest.mark.parametrize('how', HOW)
+@pytest.mark.parametrize('name', ['binary_cross_entropy_with_logits', 'l1_loss', 'huber_loss', 'smooth_l1_loss', 'kl_div'])
+def test_elementwise_losses(name, how):
+    f, x = getattr(bl, name), tensor(3, 4)
+    y = Tensor(np.random.default_rng(3).uniform(0.1, 0.9, (3, 4)), requires_grad=True)
+    bl.check_grads(lambda x, y: f(x, y, how), x, y, order=2)
+    out = f(Tensor(x.data.astype('f4'), True), Tensor(y.data.astype('f4'), True), how)
+    assert out.dtype == np.float32 and out.shape == ((3, 4) if how == 'none' else ())
+
+def test_elementwise_losses_by_hand():
+    x, y = np.array([-3., 0.2, 2.]), np.array([0., 1., 0.5])
+    s = 1 / (1 + np.exp(-x))
+    assert np.allclose(bl.binary_cross_entropy_with_logits(x, y, 'none', pos_weight=3.), -(3 * y * np.log(s) + (1 - y) * np.log(1 - s)))
+    assert np.allclose(bl.huber_loss(x, y, 'none', 1.), [2.5, 0.32, 1.])
+    assert np.allclose(bl.kl_div(np.log([0.2, 0.8]), np.array([0., 1.]), 'sum'), -np.log(0.8))
