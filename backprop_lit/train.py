@@ -19,8 +19,8 @@ from .optim import SGD, Adam, LRScheduler, OneCycleLR, Optimizer
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['Score', 'Epoch', 'MODELS', 'HOOKS', 'OPTIONS', 'accuracy', 'testing', 'evaluate', 'predict', 'History', 'Bar',
-           'train_step', 'Training', 'fit', 'Sweep', 'lr_finder', 'main']
+__all__ = ['Score', 'Epoch', 'MODELS', 'RATES', 'HOOKS', 'OPTIONS', 'accuracy', 'testing', 'evaluate', 'predict', 'History',
+           'Bar', 'train_step', 'Training', 'fit', 'Sweep', 'lr_finder', 'main']
 
 # %% ../nbs/12_train.ipynb #000cd0e5
 def accuracy(
@@ -448,6 +448,7 @@ def _mlp(shape, classes, hidden, seed):
     return MLP(math.prod(shape), *hidden, classes, rng=seed)
 
 MODELS = {'mlp': _mlp}      # name -> function of (shape, classes, hidden sizes, seed)
+RATES = {'mlp': {'adam': 3e-3, 'sgd': 0.1}}     # model -> optimiser -> usual step size
 HOOKS = []                  # functions of what was asked for, giving callbacks
 
 # %% ../nbs/12_train.ipynb #9d84e4ac
@@ -486,7 +487,7 @@ OPTIONS = {
     '--optimizer': dict(default='adam', choices=['adam', 'sgd'], help='sgd has '
                         'momentum 0.85 to 0.95 (default: adam)'),
     '--lr': dict(type=_positive, metavar='X', help='longest step (default: 0.003 for '
-                 'adam, 0.1 for sgd)'),
+                 'adam, 0.01 for adam with conv, 0.1 for sgd)'),
     '--seed': dict(type=_whole(0), default=0, metavar='N', help='decides first weights '
                    'and order of images (default: 0)'),
     '--plot': dict(type=Path, metavar='FILE', help='draw the training into FILE: .svg, '
@@ -529,7 +530,7 @@ def _canvas(path):
 # %% ../nbs/12_train.ipynb #64098319
 def _steps(asked, model) -> tuple: # (optimiser, schedule)
     "Optimiser and schedule that were asked for"
-    lr = asked.lr or {'adam': 3e-3, 'sgd': 0.1}[asked.optimizer]
+    lr = asked.lr or {**RATES['mlp'], **RATES.get(asked.model, {})}[asked.optimizer]
     make = Adam if asked.optimizer == 'adam' else SGD
     optimizer = make(model.parameters(), lr)
     return optimizer, lambda optimizer, steps: OneCycleLR(optimizer, lr, steps)
