@@ -249,4 +249,5 @@ def test_elementwise_losses_by_hand():
     s = 1 / (1 + np.exp(-x))
     assert np.allclose(bl.binary_cross_entropy_with_logits(x, y, 'none', pos_weight=3.), -(3 * y * np.log(s) + (1 - y) * np.log(1 - s)))
     assert np.allclose(bl.huber_loss(x, y, 'none', 1.), [2.5, 0.32, 1.])
+    assert np.allclose(bl.hinge_loss(x, np.array([-1, 1, -1]), 'none', 0.5), [0, 0.3, 2.5])
     assert np.allclose(bl.kl_div(np.log([0.2, 0.8]), np.array([0., 1.]), 'sum'), -np.log(0.8))
