@@ -244,6 +244,10 @@ def test_elementwise_losses(name, how):
     out = f(Tensor(x.data.astype('f4'), True), Tensor(y.data.astype('f4'), True), how)
     assert out.dtype == np.float32 and out.shape == ((3, 4) if how == 'none' else ())
 
+def test_far_answers_do_not_overflow():
+    with np.errstate(over='raise'):
+        assert bl.binary_cross_entropy_with_logits(np.array([-1e4, 1e4]), np.array([1., 0.]), 'sum') == 2e4
+
 def test_elementwise_losses_by_hand():
     x, y = np.array([-3., 0.2, 2.]), np.array([0., 1., 0.5])
     s = 1 / (1 + np.exp(-x))
