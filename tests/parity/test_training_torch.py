@@ -19,7 +19,7 @@ def theirs(sizes):
 
 def twins(dtype):
     "A network of ours and one of PyTorch's with the same weights"
-    ours, other = MLP(*SIZES), theirs(SIZES).to(getattr(torch, dtype))
+    ours, other = MLP(*SIZES, rng=0), theirs(SIZES).to(getattr(torch, dtype))
     mine, its = list(ours.parameters()), list(other.parameters())
     assert [p.shape for p in mine] == [tuple(p.shape) for p in its]
     for p, q in zip(mine, its):
