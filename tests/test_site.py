@@ -1,8 +1,10 @@
 "The site in a real browser, as a reader opens it: from the disk, without a network."
 import gzip
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -82,6 +84,28 @@ def test_page(opened, name):
     assert levels[:1] == [1] and levels.count(1) == 1
     assert all(b <= a + 1 for a, b in zip(levels, levels[1:])), levels
     assert found['silent'] == [], 'give the cell `#| fig-alt: "..."`'
+
+@pytest.fixture(scope='session')
+def served(docs):
+    "The site behind a web server of this machine"
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(docs)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+@pytest.mark.parametrize('name', [*CHAPTERS, 'search.html?q=unbroadcast'])
+def test_over_http(browser, served, name):
+    page, wrong = browser.new_page(), []
+    page.on('console', lambda m: m.type == 'error' and wrong.append(m.text))
+    page.on('pageerror', lambda e: wrong.append(str(e)))
+    page.on('requestfailed', lambda r: wrong.append(f'failed: {r.url}'))
+    page.on('request', lambda r: r.url.startswith((served, 'data:', 'blob:')) or wrong.append(r.url))
+    answer = page.goto(f'{served}/{name}')
+    assert answer.ok and wrong == []
+    if 'search' in name: page.wait_for_selector('#search-results li')
+    page.close()
 
 def test_titles_and_descriptions(docs):
     titles = {}

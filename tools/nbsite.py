@@ -195,7 +195,9 @@ class Site:
         meta = ['---', 'myst:', '  html_meta:', f'    description: {about}',
                 f'    "property=og:title": {title}',
                 f'    "property=og:description": {about}',
-                '    "property=og:type": article', '---']
+                '    "property=og:type": article',
+                f'    "property=og:image": {self.config.doc_host}{self.config.doc_baseurl}'
+                '/_static/card.png', '    "twitter:card": summary_large_image', '---']
         colab = (f'https://colab.research.google.com/github/{config.user}/{config.repo}'
                  f'/blob/{config.branch}/docs/notebooks/{name}')
         links = [f'Chapter {chapter.label}'] if chapter.label else []
