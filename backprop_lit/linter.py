@@ -85,7 +85,8 @@ def _run(model, loss_fn, batch):
         if e.loss is not None and e.loss.tracked:
             e.grads = dict(flow(e.loss, e.loss.seed()))
     e.params = dict(model.named_parameters())
-    e.got = {n: _gradient(e, p, q) for (n, p), q in zip(e.params.items(), twin.parameters())}
+    e.got = {n: _gradient(e, p, q) for (n, p), q
+             in zip(e.params.items(), twin.parameters())}
     return e
 
 # %% ../nbs/24_lint.ipynb #7ae3869b
@@ -123,7 +124,8 @@ def _shapes(e):
     if e.loss is None: found = [('loss', e.out.shape, e.y.shape)]
     for where, a, b in found[:1]:
         yield Finding('shapes', where, f'{a} meets {b}: each output is compared with '
-                      'every target', 'Make them equal: out[:, 0], or y[:, None].', '08_tensor')
+                      'every target', 'Make them equal: out[:, 0], or y[:, None].',
+                      '08_tensor')
 
 def _labels(e):
     if e.bad is None or not e.bad.any() or _ignored(e): return
@@ -138,9 +140,9 @@ _TAKES_LOGITS = {'cross_entropy', 'against', 'bce'}
 def _squashed(e, made):
     "The name of the squashing that made the logits of a loss, or ''"
     z = made.args[0]
-    while id(z) in e.made and e.made[id(z)].op.name in ('reshape', 'getitem', 'squeeze'):
-        z = e.made[id(z)].args[0]
-    name = e.made[id(z)].op.name if id(z) in e.made else ''
+    def name_of(z): return e.made[id(z)].op.name if id(z) in e.made else ''
+    while name_of(z) in ('reshape', 'getitem', 'squeeze'): z = e.made[id(z)].args[0]
+    name = name_of(z)
     if name in ('softmax', 'log_softmax', 'sigmoid'): return name
     a = _array(z)
     if a.ndim != 2 or a.shape[1] < 2: return ''
@@ -151,8 +153,8 @@ def _softmax(e):
     for m in _of_loss(e):
         name = m.op.name in _TAKES_LOGITS and _squashed(e, m)
         if not name: continue
-        yield Finding('softmax', _place(e, m), f'its logits went through {name} before, '
-                      'and it applies its own', f'Leave {name} out of the model.', '10_loss')
+        yield Finding('softmax', _place(e, m), f'its logits went through {name} '
+                      'before, and it applies its own', f'Leave {name} out.', '10_loss')
 
 # %% ../nbs/24_lint.ipynb #bc21a69b
 def _unreached(e):
@@ -187,9 +189,9 @@ def _dead(e):
         silent, dead = _asleep(_array(m.args[0]))
         if silent.mean() > 0.75: dead = silent
         if not dead.any(): continue
-        yield Finding('dead units', _place(e, m), f'{dead.sum()} of {len(dead)} units are '
-                      f'0 for every example: {_some(np.flatnonzero(dead))}', 'Smaller '
-                      'steps, a smaller start, or a bias nearer 0.', '09_nn')
+        yield Finding('dead units', _place(e, m), f'{dead.sum()} of {len(dead)} units '
+                      f'are 0 for every example: {_some(np.flatnonzero(dead))}',
+                      'Smaller steps, a smaller start, or a bias nearer 0.', '09_nn')
 
 # %% ../nbs/24_lint.ipynb #ca0e08e5
 def _is_double(a): return getattr(a, 'dtype', None) == np.float64
@@ -200,7 +202,8 @@ def _doubles(e):
     if 2 * singles < len(kinds) or not singles: return
     where = [n for n, k in kinds.items() if k == np.float64]
     if not where and _is_double(e.x): where = ['the inputs of the batch']
-    if not where: where = [_place(e, m) for m in e.made.values() if _is_double(m.node)][:1]
+    if not where:
+        where = [_place(e, m) for m in e.made.values() if _is_double(m.node)][:1]
     if where: yield Finding('float64', _some(where), 'double precision in a model of '
                             'float32', "Use .astype('float32').", '20_speed')
 
@@ -210,14 +213,14 @@ def _sizes(e):
     found = {}
     for n, g in e.got.items():
         if g is None or g.ndim < 2: continue
-        w, g = e.params[n].value.astype(float), g.astype(float)
-        length = np.sqrt(np.square(g).sum())
-        found[n] = length / np.sqrt(g.size), length / max(np.sqrt(np.square(w).sum()), 1)
+        length, weights = (np.sqrt(np.square(a, dtype=float).sum())
+                           for a in (g, e.params[n].value))
+        found[n] = length / np.sqrt(g.size), length / max(weights, 1)
     return found
 
 # %% ../nbs/24_lint.ipynb #7c3edc41
 def _will_wake(e):
-    "Are there weights that are all 0 and about to move, and silence what is before them?"
+    "Are there weights that are all 0 and about to move? They hide what is before them"
     return any(g is not None and g.ndim > 1 and g.any() and not e.params[n].value.any()
                for n, g in e.got.items())
 
@@ -229,19 +232,19 @@ def _lengths(e):
     say = '100 times as long as the weights, or not finite', 'next to none reaches it'
     for kind, where, what in [('exploding', big, say[0]), ('vanishing', small, say[1])]:
         if where and not (kind == 'vanishing' and (big or _will_wake(e))):
-            yield Finding(kind, _some(where), f'the gradient: {what}', 'Scale the inputs '
-                          'and the first weights; see the activations.', '94_init')
+            yield Finding(kind, _some(where), f'the gradient: {what}', 'Scale the '
+                          'inputs and the first weights.', '94_init')
 
 # %% ../nbs/24_lint.ipynb #6d310913
 def _equal(e):
     twins = []
     for n, g in e.got.items():
         if g is None or g.ndim < 2 or len(g) < 2: continue
-        g = np.round(g / (np.abs(g).max() or 1), 5)         # BLAS may differ in a last bit
+        g = np.round(g / (np.abs(g).max() or 1), 5)     # BLAS may differ in a last bit
         rows = np.hstack([a.reshape(len(g), -1) for a in (e.params[n].value, g)])
         if len(np.unique(rows, axis=0)) < len(rows): twins.append(n)
-    if twins: yield Finding('equal units', _some(twins), 'rows of weights are equal and '
-                            'get equal gradients', 'Draw them at random.', '09_nn')
+    if twins: yield Finding('equal units', _some(twins), 'rows of weights are equal '
+                            'and get equal gradients', 'Draw them at random.', '09_nn')
 
 def _constant(e):
     out, x = e.out.value, e.x.reshape(len(e.x), -1)
@@ -258,11 +261,11 @@ def _reads_mode(module):
     return 'training' in getattr(code, 'co_names', ())
 
 def _modes(e):
-    off = [f'{path or "model"} ({type(m).__name__})' for path, m in e.model.named_modules()
-           if _reads_mode(m) and not m.training
+    off = [f'{path or "model"} ({type(m).__name__})'
+           for path, m in e.model.named_modules() if _reads_mode(m) and not m.training
            and any([p.tracked for p in m.parameters()] or [True])]
-    if off: yield Finding('eval mode', _some(off), 'it behaves as if training were over',
-                          'Call model.train() before the loop.', '93_layers')
+    if off: yield Finding('eval mode', _some(off), 'it behaves as if training were '
+                          'over', 'Call model.train() before the loop.', '93_layers')
 
 # %% ../nbs/24_lint.ipynb #aea2bcd4
 def _times(e):
@@ -270,15 +273,17 @@ def _times(e):
     pairs = [(_array(p.grad), e.got[n]) for n, p in e.params.items()
              if p.grad is not None and e.got[n] is not None]
     total = sum(float(np.square(g, dtype=float).sum()) for _, g in pairs)
-    return sum(float((s * g).sum(dtype=float)) for s, g in pairs) / total if total else 0.0
+    return sum(float((s * g).sum(dtype=float)) for s, g in pairs) / (total or 1)
 
 def _stale(e):
     c = _times(e)
     if c > 1.5: yield Finding('zero_grad', '.grad of the parameters', 'it holds the '
-        f'gradient of this batch {c:.1f} times', 'Call zero_grad() before backward().', '11_optim')
+        f'gradient of this batch {c:.1f} times', 'Call zero_grad() before backward().',
+        '11_optim')
 
 # %% ../nbs/24_lint.ipynb #32ef0c3b
-_RULES = (_shapes, _labels, _softmax, _unreached, _dead, _doubles, _equal, _modes, _stale)
+_RULES = (_shapes, _labels, _softmax, _unreached, _dead, _doubles, _equal, _modes,
+          _stale)
 
 def lint(
     model:Module, # to be trained; neither it nor its gradients, mode or dice change
@@ -286,14 +291,15 @@ def lint(
     batch, # (x, y): a batch of the training set, or a Dataset
     optimizer=None # that will train it: are all parameters in it?
 ) -> Findings: # empty if nothing was found
-    "What is wrong with this training, as far as one batch tells. Errors: as in the run."
+    "What is wrong with this training, as one batch tells it. Raises what the run raises."
     if not isinstance(model, Module):
-        raise TypeError(f'lint: expected a Module, got a {type(model).__name__}. Put the '
-                        'parameters into a Module')
+        raise TypeError(f'lint: expected a Module, got a {type(model).__name__}. Put '
+                        'the parameters into a Module')
     with _same_dice(), np.errstate(all='ignore'):
         e = _run(model, loss_fn, batch)
         found = Findings(f for rule in _RULES for f in rule(e))
         found.extend(_unstepped(e, optimizer))
-        if {'dead units', 'equal units', 'no gradient'}.isdisjoint(f.kind for f in found):
+        causes = {'dead units', 'equal units', 'no gradient'}
+        if causes.isdisjoint(f.kind for f in found):
             found.extend([*_lengths(e)] or _constant(e))
     return found
