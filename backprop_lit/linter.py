@@ -291,7 +291,7 @@ def lint(
     batch, # (x, y): a batch of the training set, or a Dataset
     optimizer=None # that will train it: are all parameters in it?
 ) -> Findings: # empty if nothing was found
-    "What is wrong with this training, as one batch tells it. Raises what the run raises."
+    "What is wrong with this training, by one batch. Raises what the run raises."
     if not isinstance(model, Module):
         raise TypeError(f'lint: expected a Module, got a {type(model).__name__}. Put '
                         'the parameters into a Module')
