@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 import table
 from backprop_lit import ops
 from backprop_lit.backprop import check_grads, flow
+from backprop_lit.calculus import jvp, vjp
 from backprop_lit.graph import Node
 from backprop_lit.ops import NUMPY, enable_grad, is_grad_enabled, no_grad, primitive, set_grad_enabled
 from backprop_lit.order import toposort
@@ -100,6 +101,21 @@ def test_derivative_along_random_directions(row):
         measured = np.sum(g * (up - down)) / (2 * h)
         ours = sum(np.sum(a * w) for a, w in zip(found, ways))
         assert ours == pytest.approx(measured, rel=1e-6, abs=1e-7)
+
+
+@rows(lambda r: r.grad and r.order >= 2)
+def test_forward_mode_is_the_transpose_of_backward_mode(row):
+    "<g, J v> = <J^T g, v>, and J v is what central differences say"
+    raw = samples(row, 4)
+    rng, h = np.random.default_rng(5), 1e-6
+    ways = [rng.normal(size=np.shape(a)) for a in raw]
+    value, move = jvp(row.f, tuple(raw), tuple(ways))
+    g = rng.normal(size=np.shape(value))
+    _, pull = vjp(row.f, *raw)
+    there, back = np.sum(g * move), sum(np.sum(a * w) for a, w in zip(pull(g), ways))
+    assert there == pytest.approx(back, rel=1e-9, abs=1e-9)
+    up, down = (row.f(*[a + s * h * w for a, w in zip(raw, ways)]) for s in (1, -1))
+    np.testing.assert_allclose(move, (up - down) / (2 * h), rtol=1e-5, atol=1e-6)
 
 
 @rows(lambda r: r.grad and r.numpy)
