@@ -284,7 +284,9 @@ def _copy_where(target, x, casting, where): np.copyto(target, x, casting, where)
 def _reduction(u):
     return lambda tape, x, axis=None, dtype=None, out=None, keepdims=False, **more: tape.reduce(
         u, x, axis, keepdims, dtype, **more)
-def _filling(n): return lambda tape, x, dtype=None, shape=None: tape.like(n, x, dtype, shape)
+def _filling(n):
+    return lambda tape, x, dtype=None, order='K', subok=True, shape=None: tape.like(
+        n, x, dtype, shape)
 
 # %% ../nbs/17_capture.ipynb #92c673bf
 _FUNCTIONS = {

@@ -559,3 +559,24 @@ def test_views_that_numpy_makes_silently_keep_their_memory():
         return d + (x * 3).sum(axis=0) + (x * 4).sum(axis=0)
     fast, x = capture(step), np.arange(16.).reshape(4, 4)
     for i in range(4): assert np.array_equal(fast(x + i), step(x + i))
+
+def test_a_convolutional_step_is_captured():
+    import backprop_lit as bl
+    rng = np.random.default_rng(0)
+    x, y = rng.random((6, 12, 12), dtype=np.float32), rng.integers(0, 10, 6)
+    def made():
+        net = bl.Sequential(bl.Conv2d(1, 3, 3, padding=1, rng=0), bl.ReLU(), bl.MaxPool2d(2), bl.Flatten(),
+                            bl.Linear(108, 10, rng=1))
+        optimizer = bl.SGD(net.parameters(), lr=0.1)
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = bl.cross_entropy(net(bl.Tensor(x[:, None])), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+        return net, step
+    (eager, plain), (fast, step) = made(), made()
+    replay = bl.capture(step)
+    for _ in range(20): plain(x, y), replay(x, y)
+    for p, q in zip(eager.parameters(), fast.parameters()):
+        np.testing.assert_allclose(p.data, q.data, atol=1e-6)

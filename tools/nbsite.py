@@ -219,7 +219,8 @@ class Site:
         parts = ['\n'.join(['---', 'myst:', '  html_meta:', '    description: '
                             + json.dumps(about, ensure_ascii=False), '---']),
                  f'# `{module}`', self.refer(chapter.description, module),
-                 f'Chapter: [{chapter.title}](../{chapter.page}.md)']
+                 raw(f'<p>Chapter: <a href="../{chapter.page}.html">{plain(chapter.title)}</a> · '
+                     f'<a href="../_modules/{self.package}/{module}.html">Source of the module</a></p>')]
         for name in self.library.names[module]:
             block = self.library.block(module, name)
             if mark := self.taught.get((module, name)):

@@ -92,18 +92,23 @@ def test_state_dicts_both_ways():
     again.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
     np.testing.assert_array_equal(again(x).data, net(x).data)
 
-@pytest.mark.parametrize('make, other', [(lambda p: SGD(p, 0.05, momentum=0.9), lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)),
-                                         (lambda p: Adam(p, 1e-3), lambda p: torch.optim.Adam(p, 1e-3))], ids=['sgd', 'adam'])
-def test_ten_steps(make, other):
-    net = LeNet(rng=0)
-    theirs, rng = twin(net), np.random.default_rng(0)
-    mine, its = make(net.parameters()), other(theirs.parameters())
+def both_sgd(p, q): return SGD(p, 0.05, momentum=0.9), torch.optim.SGD(q, 0.05, momentum=0.9)
+def both_adam(p, q): return Adam(p, 1e-3), torch.optim.Adam(q, 1e-3)
+
+# Adam in single precision is left out: where a gradient is rounding noise, its step is the noise's sign
+@pytest.mark.parametrize('both, dtype, tolerance', [(both_sgd, 'float32', 1e-5), (both_sgd, 'float64', 1e-10),
+                                                    (both_adam, 'float64', 1e-8)])
+def test_ten_steps(both, dtype, tolerance):
+    net = LeNet(rng=0).to(dtype)
+    theirs, rng = twin(net).to(getattr(torch, dtype)), np.random.default_rng(0)
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in net.state_dict().items()})
+    mine, its = both(net.parameters(), theirs.parameters())
     for _ in range(10):
-        x, y = rng.random((8, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, 8)
+        x, y = rng.random((8, 1, 28, 28)).astype(dtype), rng.integers(0, 10, 8)
         mine.zero_grad(), its.zero_grad()
         loss, target = cross_entropy(net(x), y), F.cross_entropy(theirs(torch.from_numpy(x)), torch.from_numpy(y))
         loss.backward(), target.backward()
-        assert np.isclose(loss.item(), target.item(), atol=1e-5)
+        assert np.isclose(loss.item(), target.item(), atol=tolerance)
         mine.step(), its.step()
     for p, q in zip(net.parameters(), theirs.parameters()):
-        np.testing.assert_allclose(p.data, q.detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(p.data, q.detach().numpy(), atol=tolerance)
