@@ -8,10 +8,10 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['NUMPY', 'add', 'sub', 'neg', 'mul', 'div', 'pow', 'exp', 'log', 'sqrt', 'tanh', 'sigmoid', 'relu', 'abs', 'sign',
            'maximum', 'minimum', 'less', 'less_equal', 'greater', 'greater_equal', 'equal', 'not_equal', 'expand_dims',
-           'swapaxes', 'scatter_add', 'clone', 'set_at', 'matmul', 'is_grad_enabled', 'set_grad_enabled', 'no_grad',
-           'enable_grad', 'primitive', 'where', 'clip', 'reshape', 'unsqueeze', 'squeeze', 'invert_permutation',
-           'transpose', 'permute', 'sum', 'mean', 'broadcast_to', 'expand', 'raw_index', 'getitem', 'concatenate',
-           'stack', 'astype', 'max', 'min', 'argmax']
+           'swapaxes', 'scatter_add', 'clone', 'set_at', 'matmul', 'primitive', 'where', 'clip', 'reshape', 'unsqueeze',
+           'squeeze', 'invert_permutation', 'transpose', 'permute', 'sum', 'mean', 'broadcast_to', 'expand',
+           'raw_index', 'getitem', 'concatenate', 'stack', 'astype', 'max', 'min', 'argmax', 'is_grad_enabled',
+           'set_grad_enabled', 'no_grad', 'enable_grad']
 
 # %% ../nbs/07_ops.ipynb #1c6762ae
 import builtins
@@ -20,43 +20,8 @@ from contextvars import ContextVar
 import numpy as np
 from .graph import Node, clock
 
-# %% ../nbs/07_ops.ipynb #f50d1d6e
+# %% ../nbs/07_ops.ipynb #49d7b47b
 _tracking = ContextVar('tracking', default=True)
-
-def is_grad_enabled() -> bool:
-    "Are operations being recorded, in this thread or task?"
-    return _tracking.get()
-
-class set_grad_enabled(ContextDecorator):
-    "Record operations, or do not, inside a `with` block or a decorated function"
-    def __init__(self,
-        mode:bool # record?
-    ): self.mode, self.former = mode, []
-    def _recreate_cm(self): return set_grad_enabled(self.mode)   # each call its own
-    def __enter__(self): self.former.append(_tracking.set(self.mode))
-    def __exit__(self, *error): _tracking.reset(self.former.pop())
-    def __call__(self, function):
-        _must_run_at_once(function)
-        return super().__call__(function)
-
-# %% ../nbs/07_ops.ipynb #2e93b880
-def _must_run_at_once(function):
-    "Raise `TypeError` for a function whose body runs after the call"
-    flags = getattr(getattr(function, '__code__', None), 'co_flags', 0)
-    if flags & 0x2a0:        # generator, coroutine, asynchronous generator
-        name = function.__qualname__
-        raise TypeError(f'expected a plain function, got {name}, whose '
-                        'body runs later. Write the with block inside it')
-
-class no_grad(set_grad_enabled):
-    "Record nothing inside `with no_grad():`, or in a function decorated with it"
-    def __new__(cls, function=None):
-        return cls()(function) if callable(function) else super().__new__(cls)
-    def __init__(self): super().__init__(False)
-
-class enable_grad(set_grad_enabled):
-    "Record again, in a part of what `no_grad` covers"
-    def __init__(self): super().__init__(True)
 
 # %% ../nbs/07_ops.ipynb #804a7ae9
 _MISTAKES, _ARRAY, _NO_KEYWORDS = (ValueError, TypeError, IndexError), np.ndarray, {}
@@ -100,25 +65,6 @@ def _apply(op, *args, **kwargs):
     if not (mask and _tracking.get() and _link(op, node, args, mask)):
         node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
     return node
-
-# %% ../nbs/07_ops.ipynb #dcb54071
-def _check_keywords(op, kwargs):
-    "Raise `TypeError` for a tensor passed by keyword, whose gradient would be lost"
-    for key, value in kwargs.items():
-        if isinstance(value, Node):
-            shape = np.shape(value.value)
-            raise TypeError(f'{op.name}: expected tensors as positional arguments, got '
-                            f'{key} of shape {shape}. Pass it by position')
-
-def _complaint(op, raw, kwargs, error):
-    "NumPy's error, said in terms of the operation and what it was given"
-    shown = [f'shape {a.shape}' if isinstance(a, _ARRAY) else f'{a!r:.60}' for a in raw]
-    what = str(error)
-    if 'broadcast' in what: what = 'expected shapes that broadcast (equal sizes, or 1)'
-    if 'core dimension' in what:
-        what = 'expected as many columns on the left as rows on the right'
-    named = [f'{k}={v!r}' for k, v in kwargs.items() if v is not None]
-    return type(error)(f'{op.name}: {what}, got {", ".join([*shown, *named])}')
 
 # %% ../nbs/07_ops.ipynb #8f374b77
 NUMPY = {}            # NumPy's function -> ours: how np.exp(tensor) finds exp
@@ -307,6 +253,25 @@ def permute(x, *axes):
 swapaxes = primitive(np.swapaxes, lambda g, out, x, i, j: np.swapaxes(g, i, j),
                      needs=())
 
+# %% ../nbs/07_ops.ipynb #dcb54071
+def _check_keywords(op, kwargs):
+    "Raise `TypeError` for a tensor passed by keyword, whose gradient would be lost"
+    for key, value in kwargs.items():
+        if isinstance(value, Node):
+            shape = np.shape(value.value)
+            raise TypeError(f'{op.name}: expected tensors as positional arguments, got '
+                            f'{key} of shape {shape}. Pass it by position')
+
+def _complaint(op, raw, kwargs, error):
+    "NumPy's error, said in terms of the operation and what it was given"
+    shown = [f'shape {a.shape}' if isinstance(a, _ARRAY) else f'{a!r:.60}' for a in raw]
+    what = str(error)
+    if 'broadcast' in what: what = 'expected shapes that broadcast (equal sizes, or 1)'
+    if 'core dimension' in what:
+        what = 'expected as many columns on the left as rows on the right'
+    named = [f'{k}={v!r}' for k, v in kwargs.items() if v is not None]
+    return type(error)(f'{op.name}: {what}, got {", ".join([*shown, *named])}')
+
 # %% ../nbs/07_ops.ipynb #665499ed
 def _spread(g, x, axis, keepdims):
     "The gradient of a reduction, repeated along the axes that were reduced"
@@ -455,7 +420,7 @@ clone = primitive(_clone, lambda g, out, x: g, needs=(),
 
 # %% ../nbs/07_ops.ipynb #fca038f2
 def _set_at(x, index, v):
-    x = x.copy()
+    x = np.array(x)
     x[index] = v
     return x
 
@@ -510,6 +475,42 @@ def _matmul_right(g, out, x, y):
     return np.squeeze(xt @ np.expand_dims(g, -1), -1) if y.ndim == 1 else xt @ g
 
 matmul = primitive(np.matmul, _matmul_left, _matmul_right, needs=(0, 1))
+
+# %% ../nbs/07_ops.ipynb #d7886927
+def is_grad_enabled() -> bool:
+    "Are operations being recorded, in this thread or task?"
+    return _tracking.get()
+
+class set_grad_enabled(ContextDecorator):
+    "Record operations, or do not, inside a `with` block or a decorated function"
+    def __init__(self,
+        mode:bool # record?
+    ): self.mode, self.former = mode, []
+    def _recreate_cm(self): return set_grad_enabled(self.mode)   # each call its own
+    def __enter__(self): self.former.append(_tracking.set(self.mode))
+    def __exit__(self, *error): _tracking.reset(self.former.pop())
+    def __call__(self, function):
+        _must_run_at_once(function)
+        return super().__call__(function)
+
+# %% ../nbs/07_ops.ipynb #2e93b880
+def _must_run_at_once(function):
+    "Raise `TypeError` for a function whose body runs after the call"
+    flags = getattr(getattr(function, '__code__', None), 'co_flags', 0)
+    if flags & 0x2a0:        # generator, coroutine, asynchronous generator
+        name = function.__qualname__
+        raise TypeError(f'expected a plain function, got {name}, whose '
+                        'body runs later. Write the with block inside it')
+
+class no_grad(set_grad_enabled):
+    "Record nothing inside `with no_grad():`, or in a function decorated with it"
+    def __new__(cls, function=None):
+        return cls()(function) if callable(function) else super().__new__(cls)
+    def __init__(self): super().__init__(False)
+
+class enable_grad(set_grad_enabled):
+    "Record again, in a part of what `no_grad` covers"
+    def __init__(self): super().__init__(True)
 
 # %% ../nbs/07_ops.ipynb #cc0f4563
 NUMPY.update({
