@@ -4,7 +4,8 @@
 
 # %% ../nbs/19_save.ipynb #3ab0de48
 from __future__ import annotations
-import copy, hashlib, json, os, re, zlib
+import copy, glob, hashlib, json, os, re, signal, threading, zlib
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from . import conv       # so that the command knows its network
@@ -15,6 +16,19 @@ from .train import HOOKS, OPTIONS, RATES, Epoch, main
 __all__ = ['write_whole', 'save', 'load', 'Checkpoint']
 
 # %% ../nbs/19_save.ipynb #c98b0dc4
+@contextmanager
+def _undisturbed():
+    "Ctrl-C inside `with _undisturbed():` takes effect at its end"
+    usual, pressed = signal.getsignal(signal.SIGINT), []
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(usual): return (yield)      # nothing to hold back
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try: yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if pressed: usual(*pressed[0])
+
+# %% ../nbs/19_save.ipynb #37468c0e
 def write_whole(
     path, # of the file, in a folder that exists
     data # bytes
@@ -25,18 +39,23 @@ def write_whole(
         raise ValueError(f'save: expected the name of a file, got {str(path)!r}, which '
                          'is something else. Choose another name')
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        with open(part, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, f'save: expected to write {len(data):,} bytes to '
-                      f'{path}, got "{error.strerror}". A file that was there before is '
-                      'kept; make room, or choose another name') from None
-    finally: part.unlink(missing_ok=True)
-    _sync(path.parent)
+    with _undisturbed():
+        try:
+            _fill(part, data)
+            os.replace(part, path)
+        except OSError as error:
+            raise OSError(error.errno, f'save: expected to write {len(data):,} bytes to '
+                          f'{path}, got "{error.strerror}". A file that was there before '
+                          'is kept; make room, or choose another name') from None
+        finally: part.unlink(missing_ok=True)
+        _sync(path.parent)
+
+def _fill(path, data):
+    "Write a new file, and wait until the disk has it"
+    with open(path, 'wb') as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 def _sync(folder):
     "Wait until the disk knows the new name, where the system can say so"
@@ -262,11 +281,12 @@ def _restore(run, path):
     except Exception as error:
         raise _wrong(path, 'the state of a training like this one',
                      f'{type(error).__name__}: {error!s:.100}') from None
-    run.model.load_state_dict(weights)
-    run.optimizer.load_state_dict(memory)
-    if run.schedule: run.schedule.load_state_dict(about['schedule'])
-    for name, rng in drawing.items(): rng.bit_generator.state = states[name]
-    run.history[:] = epochs
+    with _undisturbed():
+        run.model.load_state_dict(weights)
+        run.optimizer.load_state_dict(memory)
+        if run.schedule: run.schedule.load_state_dict(about['schedule'])
+        for name, rng in drawing.items(): rng.bit_generator.state = states[name]
+        run.history[:] = epochs
 
 def _same(path, here, there):
     "Raise ValueError unless the saved training had the same frame"
@@ -277,6 +297,22 @@ def _same(path, here, there):
                              f'{found}. Resume with the settings it began with')
 
 # %% ../nbs/19_save.ipynb #e109097d
+def _sweep(path):
+    "Delete unfinished copies of `path` whose writers are gone, where that can be known"
+    path = Path(os.path.realpath(path))
+    if os.name != 'posix': return
+    for part in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
+        number = part.name.split('.')[-2]
+        if number.isdigit() and not _lives(int(number)): part.unlink(missing_ok=True)
+
+def _lives(number) -> bool:
+    "May there be a process of this number?"
+    try: os.kill(number, 0)         # 0 is no signal: it only asks
+    except ProcessLookupError: return False
+    except (OSError, OverflowError): pass
+    return True
+
+# %% ../nbs/19_save.ipynb #f01d0b06
 class Checkpoint:
     "A callback of `fit` that saves all of a training after each epoch, and resumes it"
     def __init__(self,
@@ -284,22 +320,29 @@ class Checkpoint:
         resume:bool|str=False, # go on from the file; or the path of another one
         settings:dict|None=None # kept in the file beside the state
     ):
-        self.path, self.epochs = Path(path), 0
+        self.path = Path(path)
         self.resume = path if resume is True else resume
         self.settings = settings or {}
 
     def begin(self, run):
         "Resume if that was asked for, and write the file once"
+        _sweep(self.path)
         if self.resume: _restore(run, self.resume)
         self(run)
 
     def __call__(self, run):
         "Write the file"
         arrays, about = _snapshot(run)
-        write_whole(self.path, _sealed(arrays, {**about, 'settings': self.settings}))
-        self.epochs = len(run.history)
+        data = _sealed(arrays, {**about, 'settings': self.settings})
+        try: write_whole(self.path, data)
+        except OSError as error:
+            raise OSError(error.errno, f'{error.strerror}. Now {self}') from None
 
-    def __str__(self): return f'{self.path} holds {self.epochs} epochs'
+    def __str__(self):
+        try: epochs = len(_opened(self.path)[1]['history'])
+        except FileNotFoundError: return f'there is no file {self.path}'
+        except Exception: return f'{self.path} holds no checkpoint'
+        return f'{self.path} holds {epochs} epochs'
 
 # %% ../nbs/19_save.ipynb #4113f809
 OPTIONS['--save'] = dict(type=Path, metavar='FILE', help='keep all of the training in '

@@ -4,7 +4,7 @@
 
 # %% ../nbs/12_train.ipynb #7307cac5
 from __future__ import annotations
-import argparse, math, os, shutil, sys
+import argparse, io, math, os, shutil, sys
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -290,18 +290,21 @@ def fit(
     run.step = _stepper(run, capture)
     _begin(run, callbacks)
     bar = Bar((epochs - len(run.history)) * len(loader.x), on=progress)
-    while len(run.history) < epochs and not run.stop:
-        try:
-            run.history.append(_record(run, bar))
-            bar.clear()
-            if progress is not False: print(_line(run.history[-1], epochs), flush=True)
-            for callback in callbacks: callback(run)
-        except KeyboardInterrupt: run.stop = run.history.stopped = True
-        finally: bar.clear()
-        if _stalled(run.history, early_stopping): run.stop = True
+    try: _epochs(run, bar, progress is not False, callbacks, early_stopping)
+    except KeyboardInterrupt: run.stop = run.history.stopped = True
+    finally: bar.clear()
     return run.history
 
 # %% ../nbs/12_train.ipynb #b5c7933d
+def _epochs(run, bar, talk, callbacks, patience):
+    "Train until the last epoch, or until somebody sets `run.stop`"
+    while len(run.history) < run.epochs and not run.stop:
+        run.history.append(_record(run, bar))
+        bar.clear()
+        if talk: print(_line(run.history[-1], run.epochs), flush=True)
+        for callback in callbacks: callback(run)
+        if _stalled(run.history, patience): run.stop = True
+
 def _stepper(run, capture):
     "A function of some batches that makes a step, compiled where that is asked for"
     def plain(batches): return _step(batches, run.model, run.optimizer, run.loss)
@@ -538,6 +541,12 @@ def _steps(asked, model) -> tuple: # (optimiser, schedule)
 def _train(asked) -> int: # exit code
     "Train and test what was asked for, and print the test accuracy"
     callbacks = [c for hook in HOOKS for c in hook(asked)]
+    try: return _learn(asked, callbacks)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt('; '.join(map(str, callbacks))) from None
+
+def _learn(asked, callbacks) -> int: # exit code
+    "The training itself, from the data to the picture"
     figure = _canvas(asked.plot) if asked.plot else None
     train, test = _read(asked.data)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -551,12 +560,17 @@ def _train(asked) -> int: # exit code
     history = fit(model, train, test, epochs, batch_size=asked.batch,
                   optimizer=optimizer, schedule=schedule, seed=asked.seed,
                   callbacks=callbacks)
-    if figure and history:
-        history.plot(figure.add_subplot())
-        figure.savefig(asked.plot)
-    if history.stopped: raise KeyboardInterrupt('; '.join(map(str, callbacks)))
+    if figure and history: _draw(history, figure, asked.plot)
+    if history.stopped: raise KeyboardInterrupt
     print(f'test accuracy {history[-1].test_accuracy:.4f}')
     return 0
+
+def _draw(history, figure, path):
+    "Write the picture of a training into a file"
+    history.plot(figure.add_subplot())
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:].lower())
+    path.write_bytes(picture.getvalue())
 
 # %% ../nbs/12_train.ipynb #44b41451
 def main(

@@ -20,6 +20,7 @@ from backprop_lit import optim
 from backprop_lit.data import DataLoader, digits
 from backprop_lit.nn import MLP, Linear, Module, ReLU, Sequential, generator, manual_seed
 from backprop_lit.saving import Checkpoint, _decoded, _opened, _sealed, load, main, save, write_whole
+from backprop_lit.saving import _undisturbed as Undisturbed
 from backprop_lit.train import fit
 
 TRAIN, TEST = digits()
@@ -131,7 +132,48 @@ sys.exit(main(['train', '--epochs', '2', '--save', {str(path)!r}]))'''
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV)
     assert run.returncode == 2 and run.stderr.count('\n') == 1, run
     assert 'expected to write' in run.stderr and 'File too large' in run.stderr and 'kept' in run.stderr
+    assert f'Now {path} holds 1 epochs' in run.stderr
     assert path.read_bytes() == old and [*tmp_path.iterdir()] == [path]
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of 64 kB, where this user may mount one"
+    place = tmp_path / 'disk'
+    place.mkdir()
+    if sys.platform != 'linux' or os.geteuid(): pytest.skip('only root on Linux may mount a file system')
+    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', str(place)], capture_output=True, text=True)
+    if done.returncode: pytest.skip(f'no file system of 64 kB: {done.stderr.strip()}')
+    yield place
+    subprocess.run(['umount', str(place)], check=True)
+
+def test_disk_that_is_really_full(small_disk, capsys):
+    "A checkpoint that fitted, and then no room for the next one"
+    path = small_disk / 'c'
+    assert call(capsys, '--epochs', 1, '--hidden', 8, '--save', path)[0] == 0
+    old = path.read_bytes()
+    room = (64 << 10) - len(old)
+    (small_disk / 'other').write_bytes(bytes(room // 4096 * 4096 - 4096))
+    code, out, err = call(capsys, '--resume', path)
+    assert code == 2 and 'No space left on device' in err and f'Now {path} holds 1 epochs' in err and err.count('\n') == 1
+    assert path.read_bytes() == old and {p.name for p in small_disk.iterdir()} == {'c', 'other'}
+    (small_disk / 'other').unlink()
+    assert call(capsys, '--resume', path)[0] == 0
+
+def test_disk_full_in_the_middle_of_a_training(small_disk):
+    "Epochs are saved as long as there is room; the last one that was saved can be resumed"
+    path, filler = small_disk / 'c', small_disk / 'filler'
+    def fill(run):
+        if len(run.history) == 3: filler.write_bytes(bytes(45_000))
+    model = MLP(64, 32, 10, rng=0)
+    with pytest.raises(OSError, match=f'No space left.*Now {path} holds 3 epochs'):
+        fit(model, SMALL, epochs=6, optimizer=optim.SGD, callbacks=[Checkpoint(path), fill], progress=False)
+    assert len(_opened(path)[1]['history']) == 3
+    filler.unlink()
+    again = MLP(64, 32, 10, rng=1)
+    fit(again, SMALL, epochs=6, optimizer=optim.SGD, callbacks=[Checkpoint(path, resume=True)], progress=False)
+    whole = MLP(64, 32, 10, rng=0)
+    fit(whole, SMALL, epochs=6, optimizer=optim.SGD, progress=False)
+    assert bits(again) == bits(whole)
 
 # --- resuming ---
 
@@ -390,6 +432,166 @@ def test_ctrl_c_keeps_the_checkpoint(tmp_path):
     _, err = process.communicate(timeout=60)
     found = re.fullmatch(rf'backprop-lit: interrupted; {path} holds (\d+) epochs\n', err)
     assert process.returncode == 130 and found and len(_opened(path)[1]['history']) == int(found[1]) >= 1
+
+def pressed_after(function, times=1):
+    "`function`, and then Ctrl-C at once"
+    def wrapped(*args, **kwargs):
+        found = function(*args, **kwargs)
+        for _ in range(times): signal.raise_signal(signal.SIGINT)
+        return found
+    return wrapped
+
+def test_second_ctrl_c_while_the_first_is_cleaned_up(tmp_path, monkeypatch):
+    real = type(tmp_path).unlink
+    def unlink(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return real(*args, **kwargs)
+    monkeypatch.setattr(os, 'fsync', pressed_after(os.fsync))
+    monkeypatch.setattr(type(tmp_path), 'unlink', unlink)
+    with pytest.raises(KeyboardInterrupt): write_whole(tmp_path / 'm', b'new')
+    assert [*tmp_path.iterdir()] == [tmp_path / 'm'] and (tmp_path / 'm').read_bytes() == b'new'
+
+@pytest.mark.parametrize('times', [1, 2])
+@pytest.mark.parametrize('step', ['open', 'fsync', 'replace', 'close'])
+def test_ctrl_c_while_the_file_is_written(tmp_path, monkeypatch, step, times):
+    "The message tells what the file holds, and nothing else is left, whenever the signal comes"
+    path = tmp_path / 'c'
+    real, calls = getattr(os, step), []
+    def sometimes(*args, **kwargs):
+        calls.append(args)
+        return (pressed_after(real, times) if len(calls) == 4 else real)(*args, **kwargs)
+    monkeypatch.setattr(os, step, sometimes)
+    checkpoint = Checkpoint(path)
+    history = fit(MLP(64, 4, 10, rng=0), SMALL, epochs=50, callbacks=[checkpoint], progress=False)
+    monkeypatch.undo()
+    held = len(_opened(path)[1]['history'])
+    assert history.stopped and held == len(history) < 50 and str(checkpoint) == f'{path} holds {held} epochs'
+    assert [*tmp_path.iterdir()] == [path] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+def test_ctrl_c_after_the_renaming_and_the_message_of_the_command(tmp_path, monkeypatch, capsys):
+    path, calls, real = tmp_path / 'c', [], os.replace
+    def replace(*args):
+        real(*args)
+        calls.append(args)
+        if len(calls) == 3: signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(os, 'replace', replace)
+    code, out, err = call(capsys, '--hidden', 4, '--save', path)
+    assert (code, err) == (130, f'backprop-lit: interrupted; {path} holds 2 epochs\n') and out.count('epoch') == 2
+    assert len(_opened(path)[1]['history']) == 2
+
+LINES = {sys.modules[Checkpoint.__module__].__file__, sys.modules[fit.__module__].__file__}
+
+def interrupted_at(number, action):
+    "Ctrl-C at the line `number` of those that `action` runs in this library's training and saving. Was it reached?"
+    count = 0
+    def trace(frame, event, arg):
+        nonlocal count
+        if frame.f_code.co_filename not in LINES: return None
+        if event == 'line':
+            count += 1
+            if count == number:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return trace
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try: action()
+    finally: sys.settrace(before)
+    return count >= number
+
+def test_ctrl_c_at_any_line(tmp_path):
+    "A history, a file that can be read, a message that is true, and no other file"
+    path, x = tmp_path / 'c', np.random.default_rng(0).random((12, 4), np.float32)
+    data, kept = (x, np.arange(12) % 2), []
+    def train():
+        history = fit(MLP(4, 2, rng=0), data, data, 2, batch_size=6, callbacks=[Checkpoint(path)], progress=False)
+        kept.append((len(history), history.stopped))
+    step, number, escaped = int(os.environ.get('BACKPROP_LIT_LINES', 7)), 1, 0
+    while True:
+        kept.clear()
+        path.unlink(missing_ok=True)
+        try: reached = interrupted_at(number, train)
+        except KeyboardInterrupt:           # before the first epoch, or at the very end
+            reached, escaped = True, escaped + 1
+        held = len(_opened(path)[1]['history']) if path.exists() else None
+        told = str(Checkpoint(path))
+        assert told == (f'there is no file {path}' if held is None else f'{path} holds {held} epochs')
+        assert {*tmp_path.iterdir()} <= {path} and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not reached: break
+        if kept: assert kept[0][1] and held in (kept[0][0], kept[0][0] - 1), (number, kept, held)
+        number += step
+    assert number > 300 and kept == [(2, False)] and held == 2
+    print(f'{number} lines, {escaped} of the interrupts left fit')
+
+def test_ctrl_c_at_any_line_of_resuming(tmp_path):
+    "Either all of the saved training has been taken over, or nothing"
+    path, x = tmp_path / 'c', np.random.default_rng(0).random((12, 4), np.float32)
+    data = (x, np.arange(12) % 2)
+    fit(MLP(4, 2, rng=0), data, epochs=1, batch_size=6, callbacks=[Checkpoint(path)], progress=False)
+    saved, old, number = bits(load(path, MLP(4, 2, rng=0))), bits(MLP(4, 2, rng=1)), 1
+    while True:
+        model = MLP(4, 2, rng=1)
+        checkpoint, optimizer = Checkpoint(path, resume=True), optim.Adam(model.parameters())
+        def resume(): fit(model, data, epochs=1, batch_size=6, optimizer=optimizer, callbacks=[checkpoint], progress=False)
+        try: reached = interrupted_at(number, resume)
+        except KeyboardInterrupt: reached = True
+        assert (bits(model), len(optimizer.state)) in ((saved, 2), (old, 0)) and len(_opened(path)[1]['history']) == 1 and [*tmp_path.iterdir()] == [path]
+        if not reached: break
+        number += int(os.environ.get('BACKPROP_LIT_LINES', 7))
+    assert bits(model) == saved and number > 100
+
+@pytest.mark.parametrize('place', ['evaluate', '_canvas', '_draw', 'History.plot', '_read'])
+def test_ctrl_c_elsewhere_in_the_command(tmp_path, capsys, monkeypatch, place):
+    from backprop_lit import train as module
+    owner, name = (module.History, 'plot') if '.' in place else (module, place)
+    path = tmp_path / 'c'
+    monkeypatch.setattr(owner, name, pressed_after(getattr(owner, name)))
+    code, out, err = call(capsys, '--epochs', 2, '--hidden', 4, '--save', path, '--plot', tmp_path / 'a.svg')
+    held = {'_read': None, '_canvas': None, 'evaluate': 0}.get(place, 2)
+    told = f'there is no file {path}' if held is None else f'{path} holds {held} epochs'
+    assert (code, err) == (130, f'backprop-lit: interrupted; {told}\n')
+
+def test_message_when_the_file_is_gone_or_something_else(tmp_path):
+    path = tmp_path / 'c'
+    resume = small_checkpoint(path)
+    assert str(Checkpoint(path)) == f'{path} holds 1 epochs'
+    save(MLP(2, 2), tmp_path / 'm')
+    (tmp_path / 'text').write_text('hello')
+    for name in ('m', 'text'): assert str(Checkpoint(tmp_path / name)) == f'{tmp_path / name} holds no checkpoint'
+    path.unlink()
+    assert str(Checkpoint(path)) == f'there is no file {path}' and str(Checkpoint(tmp_path)) == f'there is no file {tmp_path}'
+
+def test_ctrl_c_outside_the_main_thread_and_with_another_handler(tmp_path):
+    import threading
+    worker = threading.Thread(target=write_whole, args=(tmp_path / 'a', b'x'))
+    worker.start(), worker.join()
+    assert (tmp_path / 'a').read_bytes() == b'x'
+    seen = []
+    for handler in (signal.SIG_IGN, lambda *args: seen.append(args[0])):
+        old = signal.signal(signal.SIGINT, handler)
+        try:
+            write_whole(tmp_path / 'b', b'y')
+            assert signal.getsignal(signal.SIGINT) is handler
+            with Undisturbed(): signal.raise_signal(signal.SIGINT)
+        finally: signal.signal(signal.SIGINT, old)
+    assert seen == [signal.SIGINT]
+
+def test_killed_writers_leave_nothing_for_long(tmp_path):
+    "The next training deletes what a killed one left half written, and what others write it leaves alone"
+    path = tmp_path / 'c*'
+    child = subprocess.Popen([sys.executable, '-c', f"""
+import os, signal
+from backprop_lit import saving
+def kill(*args): os.kill(os.getpid(), signal.SIGKILL)
+os.replace = kill
+saving.write_whole({str(path)!r}, b'half')"""], env=ENV)
+    assert child.wait() == -9
+    left = tmp_path / f'.c*.{child.pid}.part'
+    others = {tmp_path / f'.{name}.part' for name in ('c*.x', 'c*.99999999999999999999', f'c*.{os.getppid()}', f'cc.{child.pid}', 'c*')}
+    for other in others: other.touch()
+    assert left.exists()
+    small_checkpoint(path)
+    assert {*tmp_path.iterdir()} == others | {path}
 
 def test_killed_at_random_moments(tmp_path):
     "BACKPROP_LIT_KILLS=50 for the long version"
