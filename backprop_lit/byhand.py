@@ -330,6 +330,15 @@ class NeuralNet:
             layer.W -= self.alpha * dW
 
 # %% ../nbs/03_by_hand.ipynb #3c039184
+def _one_epoch(net, images, Y, batch, rng):
+    "A step for each batch; fraction correct and mean loss, each before its batch's step"
+    seen = np.zeros(2)
+    for rows in _batches(len(images), batch, rng):
+        seen += len(rows) * np.array(net.evaluate(images[rows], Y[rows])[1:])
+        net.gradient_descent()
+    return (seen / len(images)).tolist()
+
+# %% ../nbs/03_by_hand.ipynb #6508dc7d
 def train_net(
     net:NeuralNet, # network whose weights are stepped
     images:np.ndarray, # (N, D) inputs in [0, 1]
@@ -344,11 +353,7 @@ def train_net(
     rng, history = np.random.default_rng(rng), []
     Y = one_hot_rows(labels, net.z2.W.shape[1], net.z2.W.dtype)
     for epoch in range(epochs):
-        seen = np.zeros(2)
-        for rows in _batches(len(images), batch, rng):
-            seen += len(rows) * np.array(net.evaluate(images[rows], Y[rows])[1:])
-            net.gradient_descent()
-        correct, loss = (seen / len(images)).tolist()
+        correct, loss = _one_epoch(net, images, Y, batch, rng)
         history.append(dict(epoch=epoch, correct=correct, loss=loss))
         if log: log(f'epoch {epoch:2}: correct {correct:.4f}, loss {loss:.4f}')
     return history

@@ -172,6 +172,7 @@ def jacobian(
         return _like(run.leaves[0] if shape else 0.0, rows)
     return slopes
 
+# %% ../nbs/16_calculus.ipynb #a3eab6b4
 def hessian(f, argnums:int=0):
     "The function that computes the second slopes of `f`, of shape (*argument, *argument)"
     return jacobian(grad(f, argnums), argnums)
@@ -205,6 +206,7 @@ def checkpoint(
                    name='checkpoint')
     return op(*args, *others)
 
+# %% ../nbs/16_calculus.ipynb #97ff4bb5
 def _cut(a):
     "A leaf with the numbers of `a`, if that is a tensor"
     if not isinstance(a, Tensor): return a
