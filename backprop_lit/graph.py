@@ -73,6 +73,7 @@ class Node:
         name = f', {self.name!r}' if self.name else ''
         return f'{type(self).__name__}({self.value!r}{name})'
 
+# %% ../nbs/04_graph.ipynb #9db9b9bb
 def _rarely(key, doc):
     "A property for what few nodes have: it takes no room in the others"
     def read(node): return node.extra.get(key) if node.extra else None
@@ -103,9 +104,9 @@ def owner(array):
 # %% ../nbs/04_graph.ipynb #8d85f38b
 def user_line() -> str: # "file:line"
     "Returns the line outside this package that is being executed."
-    frame = sys._getframe(1)
-    def ours(f): return f.f_globals.get('__name__', '').startswith('backprop_lit.')
-    while frame.f_back and ours(frame): frame = frame.f_back
+    frame, ours = sys._getframe(1), 'backprop_lit.'
+    while frame.f_back and frame.f_globals.get('__name__', '').startswith(ours):
+        frame = frame.f_back
     return f'{frame.f_code.co_filename}:{frame.f_lineno}'
 
 # %% ../nbs/04_graph.ipynb #0a2c2a22
@@ -117,8 +118,8 @@ def changed(*arrays):
     line, forget = user_line(), changes.pop
     for array in map(owner, arrays):
         key = id(array)
-        ref = changes[key][0] if key in changes else weakref.ref(
-            array, lambda _, key=key: forget(key, None))
+        known = changes.get(key)
+        ref = known[0] if known else weakref.ref(array, lambda _, k=key: forget(k, None))
         changes[key] = ref, clock[0], line
 
 def change_since(array, born:int) -> str: # "file:line", or nothing

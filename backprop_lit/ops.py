@@ -25,14 +25,8 @@ _tracking = ContextVar('tracking', default=True)
 
 # %% ../nbs/07_ops.ipynb #804a7ae9
 _MISTAKES, _ARRAY, _NO_KEYWORDS = (ValueError, TypeError, IndexError), np.ndarray, {}
+_recording, _NONE = _tracking.get, ((), ())
 _UNRECORDED = False, None, (), (), ()        # tracked, op, args, parents, vjps
-
-def _link(op, node, args, mask):
-    "Make `node` remember its arguments, unless no rule leads to those in `mask`"
-    where, vjps = op.plans.get(mask) or _plan(op, mask)
-    node.tracked, node.op, node.args, node.vjps = True, op, args, vjps
-    node.parents = args if len(vjps) == len(args) else tuple([args[i] for i in where])
-    return vjps
 
 def _plan(op, mask:int) -> tuple:
     "The numbers of the arguments in `mask` that have a rule, and these rules"
@@ -60,10 +54,12 @@ def _apply(op, *args, **kwargs):
     if kind is None: return value
     node = kind.__new__(kind)
     node.value = value if type(value) is _ARRAY else kind.lift(value)
-    node.extra = None
-    node.born, node.kwargs = clock[0], kwargs or _NO_KEYWORDS
-    if not (mask and _tracking.get() and _link(op, node, args, mask)):
-        node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
+    node.extra, node.born, node.kwargs = None, clock[0], kwargs or _NO_KEYWORDS
+    where, vjps = op.plans.get(mask) or _plan(op, mask) if mask and _recording() else _NONE
+    if vjps:
+        node.tracked, node.op, node.args, node.vjps = True, op, args, vjps
+        node.parents = args if len(vjps) == len(args) else tuple([args[i] for i in where])
+    else: node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
     return node
 
 # %% ../nbs/07_ops.ipynb #8f374b77
