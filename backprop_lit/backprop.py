@@ -10,15 +10,23 @@ from .graph import Node, change_since, clock, label
 from .order import toposort
 
 # %% auto #0
-__all__ = ['RETAIN', 'is_new', 'flow', 'backward', 'check_grads', 'run_hooks', 'check_unchanged']
+__all__ = ['RETAIN', 'is_new', 'arrays', 'flow', 'backward', 'check_grads', 'run_hooks', 'check_unchanged']
 
 # %% ../nbs/06_backprop.ipynb #7dc9b485
 def is_new(part, g, out, args) -> bool:
     "Is the memory of `part` nobody else's?"
     if getattr(part, 'base', None) is not None or part is g or part is out: return False
-    return not any(part is a for a in args)
+    for a in args:
+        if part is a: return False
+    return True
 
 # %% ../nbs/06_backprop.ipynb #bd0d8557
+def arrays(args) -> tuple:
+    "The arguments, with its array in place of each node"
+    if len(args) != 2: return tuple([a.value if isinstance(a, Node) else a for a in args])
+    a, b = args
+    return a.value if isinstance(a, Node) else a, b.value if isinstance(b, Node) else b
+
 def flow(
     root:Node, # where to start
     g, # the gradient there
@@ -34,11 +42,11 @@ def flow(
         yield node, g
         if not node.parents: continue
         if node.born != clock[0]: check_unchanged(node)
-        args, out = node.args, node
-        if not create_graph:
-            args, out = [a.value if isinstance(a, Node) else a for a in args], node.value
-        for parent, vjp in zip(node.parents, node.vjps):
-            part = parent.fit(vjp(g, out, *args, **node.kwargs))
+        args, out, vjps, i = node.args, node, node.vjps, 0
+        if not create_graph: args, out = arrays(args), node.value
+        for parent in node.parents:
+            part = parent.fit(vjps[i](g, out, *args, **node.kwargs))
+            i += 1
             if parent in owned: grads[parent] += part
             elif parent in grads:
                 grads[parent] = grads[parent] + part

@@ -10,7 +10,7 @@ import numpy as np
 from . import backprop, ops
 from .backprop import RETAIN
 from .graph import Node, changed, clock, label
-from .ops import NUMPY, _NO_KEYWORDS, _UNRECORDED, is_grad_enabled, primitive
+from .ops import NUMPY, _NO_KEYWORDS, _UNRECORDED, _plan, _recording, is_grad_enabled, primitive
 
 # %% auto #0
 __all__ = ['unbroadcast', 'Tensor']
@@ -244,7 +244,7 @@ class Tensor(_Walks, _Manners, _Protocols, _InPlace, Node):
         "The gradient `g` in this tensor's shape and precision"
         value = self.value
         if g.shape != value.shape: g = unbroadcast(g, value.shape)
-        if g.dtype == value.dtype: return g
+        if g.dtype is value.dtype or g.dtype == value.dtype: return g
         if g.dtype.kind != 'c': return g.astype(value.dtype)
         raise TypeError(f'expected real numbers, got a {g.dtype} gradient at {label(self)}. '
                         'Complex numbers are not differentiated; keep them out of the graph')
@@ -277,19 +277,20 @@ _PLAIN = primitive.__call__
 
 def _operator(op):
     "The method for `x + y` and its like: what calling `op` does, written out for two arguments"
-    f, plans = op.f, op.plans
+    f, plans, new, array = op.f, op.plans, object.__new__, np.ndarray
     def method(x, y):
-        if primitive.__call__ is not _PLAIN: return op(x, y)        # somebody is watching
-        a, b, mask, kind = x.value, y, 1 if x.tracked else 0, x.kind
-        if isinstance(y, Node):
-            b, kind = y.value, y.kind
-            if y.tracked: mask += 2
-        try: value = f(a, b)
+        if type(y) is not Tensor or primitive.__call__ is not _PLAIN: return op(x, y)
+        try: value = f(x.value, y.value)
         except Exception: return op(x, y)                           # which says what is wrong
-        node = kind.__new__(kind)
-        node.value = value if type(value) is np.ndarray else kind.lift(value)
+        node, mask = new(Tensor), (1 if x.tracked else 0) + (2 if y.tracked else 0)
+        node.value = value if type(value) is array else Tensor.lift(value)
         node.extra, node.born, node.kwargs = None, clock[0], _NO_KEYWORDS
-        if mask and is_grad_enabled() and ops._link(op, node, (x, y), mask): return node
+        if mask and _recording():
+            _, vjps = plans.get(mask) or _plan(op, mask)
+            if vjps:
+                node.tracked, node.op, node.args, node.vjps = True, op, (x, y), vjps
+                node.parents = (x, y) if mask == 3 else (x,) if mask == 1 else (y,)
+                return node
         node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
         return node
     return method
