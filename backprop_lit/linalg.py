@@ -4,11 +4,12 @@
 
 # %% ../nbs/92_linalg.ipynb #3ceaeeeb
 from __future__ import annotations
-import string
+import re, string
 import numpy as np
 from .elementwise import _others, no_rule, outside
 from .ops import NUMPY, _spread, matmul, primitive, raw_index
-from .shapes import diagonal, matrix_transpose as _T, moves, ravel, trace
+from .shapes import (_axis, diagonal, matrix_transpose as _T, moves, ravel,
+                                 trace)
 
 # %% auto #0
 __all__ = ['inv', 'det', 'matrix_rank', 'tensordot', 'dot', 'inner', 'vdot', 'outer', 'kron', 'vecdot', 'matvec', 'vecmat',
@@ -24,7 +25,7 @@ def tensordot(
     "Sum of products of `a` and `b` over pairs of axes"
     if not np.iterable(axes): axes = range(np.ndim(a) - axes, np.ndim(a)), range(axes)
     axes = [list(ax) if np.iterable(ax) else [ax] for ax in axes]
-    left, right = ([int(i) % np.ndim(x) for i in ax] for x, ax in zip((a, b), axes))
+    left, right = ([_axis(i, x) for i in ax] for x, ax in zip((a, b), axes))
     rest = [i for i in range(np.ndim(a)) if i not in left]
     keep = [i for i in range(np.ndim(b)) if i not in right]
     a, b = np.transpose(a, rest + left), np.transpose(b, right + keep)
@@ -40,7 +41,7 @@ def tensordot(
 
 # %% ../nbs/92_linalg.ipynb #472da9aa
 def dot(a, b):
-    "Product over the last axis of `a` and the last but one, or only one, of `b`"
+    "Products added up along `a`'s last axis and `b`'s last but one, or its only one"
     if np.ndim(a) == 0 or np.ndim(b) == 0: return np.multiply(a, b)
     if np.ndim(a) < 3 and np.ndim(b) < 3: return np.matmul(a, b)
     return tensordot(a, b, ([-1], [-1 if np.ndim(b) == 1 else -2]))
@@ -109,6 +110,8 @@ def _terms(text, shapes):
     "The letters of each operand and of the result, written out in full"
     left, arrow, result = text.partition('->')
     terms = left.split(',')
+    if not re.fullmatch(r'[a-zA-Z.,]*(->[a-zA-Z.]*)?', text):
+        raise _einsum_error(text, shapes, 'letters, commas, dots and one ->')
     if len(terms) != len(shapes):
         raise _einsum_error(text, shapes, f'{len(terms)} operands')
     dots, free = [], [c for c in string.ascii_letters if c not in text]
@@ -441,7 +444,7 @@ def norm(
     if ord in (None, 'fro'): return _norm2(x, axis=axes, keepdims=keepdims)
     out = _matrix_norm(np.moveaxis(x, axes, (-2, -1)), ord)
     if not keepdims: return out
-    return np.expand_dims(out, tuple(sorted(a % np.ndim(x) for a in axes)))
+    return np.expand_dims(out, tuple(sorted(_axis(a, x) for a in axes)))
 
 # %% ../nbs/92_linalg.ipynb #deee9f41
 def vector_norm(x, axis=None, keepdims:bool=False, ord=2):
@@ -452,7 +455,7 @@ def vector_norm(x, axis=None, keepdims:bool=False, ord=2):
     return np.reshape(out, (1,) * np.ndim(x)) if keepdims else out
 
 def _flat_norm(x, axis, keepdims, ord):
-    axes = sorted(a % np.ndim(x) for a in axis)
+    axes = sorted(_axis(a, x) for a in axis)
     moved = np.moveaxis(x, axes, range(-len(axes), 0))
     rows = np.reshape(moved, (*moved.shape[:-len(axes)], -1))
     out = _vector_norm(rows, ord, -1, False)
