@@ -5,6 +5,7 @@
 # %% ../nbs/91_shapes.ipynb #2ac7877c
 from __future__ import annotations
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 from .elementwise import _joined, cumprod, no_rule
 from .graph import Node
 from .ops import NUMPY, _one_of, astype, primitive, raw_index, scatter_add
@@ -106,6 +107,10 @@ def extract(condition, arr):
     "The elements for which the condition holds, in one row"
     return _extract(arr, condition)
 
+def _axis(axis, x):
+    "`axis` counted from the front. Raises `AxisError` if `x` has no such axis."
+    return normalize_axis_index(axis, np.ndim(x))
+
 def trace(a, offset:int=0, axis1:int=0, axis2:int=1):
     "Sum along the diagonal of the matrices in `axis1` and `axis2`"
     return np.sum(diagonal(a, offset, axis1, axis2), axis=-1)
@@ -117,7 +122,7 @@ def take(
     mode:str='raise' # or 'wrap' or 'clip': what to do with places out of range
 ): # the shape of `indices` in the place of `axis`
     "Elements of `a` at `indices` along `axis`"
-    a, axis = (ravel(a), 0) if axis is None else (a, axis % np.ndim(a))
+    a, axis = (ravel(a), 0) if axis is None else (a, _axis(axis, a))
     indices, n = raw_index(indices), np.shape(a)[axis]
     if not hasattr(indices, 'shape'): indices = np.asarray(indices, dtype=int)
     if mode == 'wrap': indices = indices % n
@@ -224,7 +229,7 @@ def block(arrays):
 
 # %% ../nbs/91_shapes.ipynb #d0756aa9
 def _slices(x, bounds, axis):
-    axis = axis % np.ndim(x)
+    axis = _axis(axis, x)
     before = (slice(None),) * axis
     return [x[(*before, slice(a, b))] for a, b in zip(bounds, bounds[1:])]
 
@@ -294,7 +299,7 @@ def diff(
     append=None # what to put behind
 ): # n entries fewer along `axis`
     "Each entry minus the one before it"
-    axis = axis % np.ndim(a) - np.ndim(a)
+    axis = _axis(axis, a) - np.ndim(a)
     one = np.shape(a[_along(axis, 1)])
     edge = lambda x: x if np.ndim(x) else np.broadcast_to(x, one)
     ends = [[] if x is None else [edge(x)] for x in (prepend, append)]
@@ -311,7 +316,7 @@ def ediff1d(ary, to_end=None, to_begin=None):
 # %% ../nbs/91_shapes.ipynb #a7bedce4
 def trapezoid(y, x=None, dx=1.0, axis:int=-1):
     "Area under `y` along `axis`, by trapezoids of width `dx` or between the places `x`"
-    axis = axis % np.ndim(y) - np.ndim(y)
+    axis = _axis(axis, y) - np.ndim(y)
     if x is not None:
         if np.ndim(x) == 1: x = np.reshape(x, (-1,) + (1,) * (-1 - axis))
         dx = diff(x, axis=axis)
@@ -320,7 +325,7 @@ def trapezoid(y, x=None, dx=1.0, axis:int=-1):
 
 # %% ../nbs/91_shapes.ipynb #6f7cbb14
 def _slope_along(f, h, axis, edge_order):
-    axis = axis % np.ndim(f) - np.ndim(f)
+    axis = _axis(axis, f) - np.ndim(f)
     if np.shape(f)[axis] <= edge_order:
         raise ValueError(f'gradient: expected at least {edge_order + 1} entries along each '
                          f'axis, got shape {np.shape(f)}. Leave out that axis')

@@ -292,7 +292,9 @@ def fit(
     bar = Bar((epochs - len(run.history)) * len(loader.x), on=progress)
     try: _epochs(run, bar, progress is not False, callbacks, early_stopping)
     except KeyboardInterrupt: run.stop = run.history.stopped = True
-    finally: bar.clear()
+    finally:
+        bar.clear()
+        run.step = None      # it holds the run: the ring would outlive both
     return run.history
 
 # %% ../nbs/12_train.ipynb #b5c7933d
@@ -474,7 +476,8 @@ user's cache, and downloaded where the extra is installed: pip install
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        self.exit(2, f'{self.prog}: error: {message}; see {self.prog} --help\n')
+        said = ' '.join(message.split())        # one line, whatever was typed
+        self.exit(2, f'{self.prog}: error: {said}; see {self.prog} --help\n')
 
 OPTIONS = {
     '--data': dict(default='digits', metavar='WHAT', help='digits, mnist, or a folder '
