@@ -10,17 +10,18 @@ __all__ = ['Memory', 'Symbol', 'Call', 'Refused', 'Recorded', 'Tape', 'recording
            'needed', 'guards_first', 'place', 'Otherwise', 'Program', 'capture']
 
 # %% ../nbs/17_capture.ipynb #22ff3b0d
-import gc, linecache, operator, threading, types, warnings, weakref
-from collections import Counter
+import dis, gc, linecache, operator, random, sys, threading, types, warnings, weakref, zlib
+from collections import Counter, deque
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache, partial
 from itertools import chain, count
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from . import nn, tensor
 from .graph import Node, changed, changes, clock, owner
 from .ops import is_grad_enabled, primitive
-from .optim import SGD, Optimizer
+from .optim import SGD, LRScheduler, Optimizer
 from .tensor import Tensor
 
 # %% ../nbs/17_capture.ipynb #5dc5bb60
@@ -107,6 +108,7 @@ def _leave(self, dtype=None, copy=None):
                   'Do it outside the step, and pass the result in as an argument')
 
 def _unknown(self, name):
+    if name.startswith('__'): raise AttributeError(name)        # NumPy asks for such names
     raise _refuse(f'the array method or attribute .{name}',
                   f'Write np.{name}(…) if there is one, or do it outside the step')
 
@@ -116,7 +118,7 @@ def _power(self, y):
     plain = isinstance(y, (int, float)) and self.dtype.kind == 'f'
     return fast[y](self) if plain and y in fast else np.power(self, y)
 
-for name in ('item', 'tolist', '__float__', '__int__', '__index__'):
+for name in ('item', 'tolist', '__float__', '__int__', '__index__', '__format__'):
     setattr(Recorded, name, _number)
 Recorded.__array__, Recorded.__getattr__, Recorded.__pow__ = _leave, _unknown, _power
 Recorded.__bool__ = lambda self: self.tape.guard(self)
@@ -135,43 +137,62 @@ Recorded.base = property(lambda self: self.symbol.base)
 Recorded.T = property(lambda self: np.transpose(self))
 Recorded.reshape = lambda self, *shape: np.reshape(self, _sizes(shape))
 Recorded.transpose = lambda self, *axes: np.transpose(self, _sizes(axes) if axes else None)
+Recorded.fill = lambda self, number: self.__setitem__(..., number)
 Recorded.astype = lambda self, dtype, copy=True: self.tape.astype(self, dtype, copy)
 
 # %% ../nbs/17_capture.ipynb #6511234f
 class Tape:
     "What one run of a step did: its calls, in order, and what they touched"
     def __init__(self):
-        self.calls, self.known, self.leaves, self.seen = [], {}, {}, []
+        self.calls, self.known, self.leaves, self.seen, self.numbers = [], {}, {}, [], set()
         self.modules, self.optimizers, self.written = {}, {}, []
-        self.generators, self.clear, self.given = [], [], []
+        self.lent, self.clear, self.given, self.marks, self.arrays = [], [], [], {}, {}
 
     def new(self, array, kind:str, source=None) -> Recorded:
         "A whole array, of memory not known so far"
         memory = Memory(kind, source, array.shape, array.dtype)
         if kind == 'input': self.given.append(memory)
+        if kind in ('input', 'leaf', 'outside'): self.arrays[memory] = array
         return Recorded(array, Symbol(memory, array.shape, array.dtype), self)
 
     def symbol(self, a):
         "What stands for `a` in a line of the program"
         if isinstance(a, Recorded): return a.symbol
         if isinstance(a, (tuple, list)): return type(a)(map(self.symbol, a))
-        if not isinstance(a, np.ndarray): return a
+        return self.found(a).symbol if isinstance(a, np.ndarray) else a
+
+    def found(self, a, unseen:bool=True) -> Recorded:
+        "What stands for an array that the step found outside"
+        if unseen: self.notice(a)
         if id(a) not in self.known: self.known[id(a)] = self.new(a, 'outside', a)
-        return self.known[id(a)].symbol
+        return self.known[id(a)]
+
+    def notice(self, a, changed:bool=False):
+        "Mark what is in an array, or see that it is what it was"
+        if a.dtype.hasobject: return
+        mark = zlib.crc32(np.ascontiguousarray(a).view(np.uint8)), a
+        if changed or id(a) not in self.marks: self.marks[id(a)] = mark
+        if self.marks[id(a)][0] != mark[0]: raise _refuse(
+            f'an array of shape {a.shape} that is changed in place, unseen', 'Let the step reach '
+            'it by a variable, an attribute, a list or a dictionary, or change a tensor, add_()')
 
 # %% ../nbs/17_capture.ipynb #5fcd1adf
 def _call(self, form, f, args, **extra) -> Recorded:
     "Do one call, and write it down"
+    if any(isinstance(a, Recorded) for a in _flat(extra.values())):
+        raise _refuse(f'{getattr(f, "__name__", f)} with an array by keyword',
+                      'Pass it by position; for where=, multiply by the mask')
     result = f(*map(_raw, args), **extra)
     if not isinstance(result, (np.ndarray, np.generic)):
         raise _refuse(f'{getattr(f, "__name__", f)}, which gives {type(result).__name__}',
                       'Do it outside the step')
-    result = np.asarray(result)
+    number, result = isinstance(result, np.generic), np.asarray(result)
     near = [a for a in _flat(args) if isinstance(a, Recorded) and form == 'call'
             and np.may_share_memory(a.array, result)]
     if near: out = Recorded(result, Symbol(near[0].symbol.memory, result.shape,
                                            result.dtype, late=True), self)
     else: out = self.new(result, 'fresh' if form == 'call' else 'temp')
+    if number: self.numbers.add(out.symbol)
     self.calls.append(Call(form, f, self.symbol(tuple(args)), extra, out.symbol))
     if near: out.symbol.memory.changed = True      # so that nobody takes it for a constant
     return out
@@ -181,8 +202,9 @@ def _write(self, target, form, f, args, **extra):
     "Do one call that changes `target`, and write it down"
     f(*map(_raw, args), **extra)
     symbol = self.symbol(target)
-    symbol.memory.changed = True
+    symbol.memory.changed, found = True, self.arrays.get(symbol.memory)
     if symbol.memory.kind not in ('temp', 'fresh'): self.written.append(symbol.memory)
+    if id(found) in self.marks: self.notice(found, True)
     self.calls.append(Call(form, f, self.symbol(tuple(args)), extra, symbol, True))
     return target
 
@@ -207,7 +229,8 @@ def _ufunc(self, ufunc, method, inputs, out, kwargs):
     if method != '__call__' or kwargs or ufunc.nout > 1:
         if out is None: return self.call('call', getattr(ufunc, method), inputs, **kwargs)
         raise _refuse(f'np.{ufunc.__name__}.{method} with out=', 'Write it in two steps')
-    if out is None: return self.call('ufunc', ufunc, inputs)
+    if out is None or getattr(out[0], 'symbol', None) in self.numbers:
+        return self.call('ufunc', ufunc, inputs)       # NumPy's single numbers do not change
     def into(*args): ufunc(*args[:-1], out=args[-1])
     self.write(out[0], 'ufunc', into, (*inputs, out[0]))
     self.calls[-1].f, self.calls[-1].args = ufunc, self.calls[-1].args[:-1]
@@ -235,11 +258,13 @@ def _getitem(self, x, index):
         raise _refuse('an index of booleans, with which the shape depends on the numbers',
                       'Multiply by the mask, or use np.where')
     basic = all(p is None or p is ... or isinstance(p, (int, slice, np.integer)) for p in parts)
-    return (self.view(x, operator.getitem, index) if basic
-            else self.call('call', operator.getitem, (x, index)))
+    if not basic: return self.call('call', operator.getitem, (x, index))
+    if isinstance(x.array[index], np.ndarray): return self.view(x, operator.getitem, index)
+    return self.astype(self.view(x, operator.getitem, (*parts, ...)), x.dtype)   # a number
 
 def _mean(self, x, axis=None, dtype=None, out=None, keepdims=False):
     "A sum, divided by the number of what was summed, as NumPy does it"
+    if out is not None: return _copyto(self, out, self.mean(x, axis, dtype, None, keepdims))
     if x.dtype.kind != 'f' or x.dtype.itemsize < 4 or dtype is not None:
         return self.call('call', np.mean, (x,), axis=axis, dtype=dtype, keepdims=keepdims)
     total = self.reduce(np.add, x, axis, keepdims)
@@ -265,8 +290,6 @@ def _function(self, function, args, kwargs):
     if function in _SHAPELESS or 'out' in kwargs:
         raise _refuse(f'np.{function.__name__}, which writes elsewhere, or has a shape that '
                       'depends on the numbers', 'Do it outside the step')
-    if any(isinstance(a, Recorded) for a in _flat(kwargs.values())):
-        raise _refuse(f'np.{function.__name__} with an array by keyword', 'Pass it by position')
     return self.call('call', function, args, **kwargs)
 
 Tape.function = _function
@@ -282,8 +305,10 @@ def _copy_where(target, x, casting, where): np.copyto(target, x, casting, where)
 
 # %% ../nbs/17_capture.ipynb #3232dbc6
 def _reduction(u):
-    return lambda tape, x, axis=None, dtype=None, out=None, keepdims=False, **more: tape.reduce(
-        u, x, axis, keepdims, dtype, **more)
+    def reduction(tape, x, axis=None, dtype=None, out=None, keepdims=False, **more):
+        result = tape.reduce(u, x, axis, keepdims, dtype, **more)
+        return result if out is None else _copyto(tape, out, result, 'unsafe')
+    return reduction
 def _filling(n):
     return lambda tape, x, dtype=None, order='K', subok=True, shape=None: tape.like(
         n, x, dtype, shape)
@@ -462,90 +487,169 @@ def _switch(by:int):
             setattr(place, name, new if by == 1 else _PLAIN[key])
 
 # %% ../nbs/17_capture.ipynb #e542b65e
-def _enter(self, module):
-    "Take notice of a module, and of the generators that it draws from"
-    if module in self.modules: return
-    self.modules[module] = None
-    for name, v in list(vars(module).items()):
-        if type(v) is np.random.Generator:
-            self.generators.append((vars(module).__setitem__, name, v))
-            vars(module)[name] = _Drawing(v, self)
-Tape.enter = _enter
+_LIBRARY = {'backprop_lit', 'numpy', *sys.stdlib_module_names}
+_OPEN = {'getattr', 'setattr', 'hasattr', 'vars', '__dict__', 'attrgetter'}
+_OURS = nn.Module, LRScheduler, Optimizer, types.SimpleNamespace
+_ATOMS = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, np.ndarray,
+          np.random.Generator, np.ufunc, types.CodeType)
+
+def _is_library(o) -> bool:
+    "Is it part of Python, of NumPy or of this package?"
+    home = o.__name__ if isinstance(o, types.ModuleType) else getattr(o, '__module__', None)
+    return str(home).split('.')[0] in _LIBRARY
+
+@lru_cache(maxsize=None)
+def _names(code) -> tuple: # (globals that it reads, all names that it mentions)
+    "The names in a piece of code, and in those inside it"
+    read = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(('_GLOBAL', '_NAME'))}
+    inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return read.union(*[r for r, _ in inner]), {*code.co_names}.union(*[m for _, m in inner])
 
 # %% ../nbs/17_capture.ipynb #f75f0bd4
-def _surroundings(function, seen=None) -> dict: # function -> (cells, names of globals)
-    "What a function, and those of the user's that it calls, read from outside"
-    seen = {} if seen is None else seen
-    function = getattr(function, '__func__', function)
-    if not isinstance(function, types.FunctionType) or function in seen: return seen
-    if (function.__module__ or '').split('.')[0] in ('backprop_lit', 'numpy'): return seen
-    names = tuple(n for n in _names(function.__code__) if n in function.__globals__)
-    seen[function] = function.__closure__ or (), names
-    for f in _around(function, *seen[function]): _surroundings(f, seen)
-    return seen
+def _places_in(o, names):
+    "(holder, key) for each place in `o` that code with these names may read"
+    if isinstance(o, types.FunctionType):
+        more = () if _is_library(o) else _names(o.__code__)[0]
+        return [*((c, 'cell_contents') for c in o.__closure__ or () if _is_filled(c)),
+                (o, '__defaults__'), (o, '__kwdefaults__'),
+                *((o.__globals__, n) for n in more if n in o.__globals__)]
+    if isinstance(o, (list, tuple, deque)): return [(o, i) for i in range(len(o))]
+    if isinstance(o, dict): return [(o, k) for k in o]
+    if isinstance(o, Node): return [(o, 'hooks')] if o.hooks else []
+    for kind, parts in _PARTS.items():
+        if isinstance(o, kind): return [(o, p) for p in parts if hasattr(o, p)]
+    return [(o, 'step')] if isinstance(o, capture) else _attributes(o, names)
 
-def _names(code):
-    "The names that a piece of code, and those inside it, mention"
-    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
-    return dict.fromkeys([*code.co_names, *inner])
-
-# %% ../nbs/17_capture.ipynb #b4282861
-def _around(function, cells, names):
-    "What these cells and globals hold"
-    held = [c.cell_contents for c in filter(_is_filled, cells)]
-    return held + [function.__globals__[n] for n in names if n in function.__globals__]
+_PARTS = {types.MethodType: ('__func__', '__self__'), types.BuiltinMethodType: ('__self__',),
+          staticmethod: ('__func__',), classmethod: ('__func__',), property: ('fget', 'fset'),
+          partial: ('func', 'args', 'keywords')}
 
 def _is_filled(cell):
     try: cell.cell_contents
-    except ValueError: return False
+    except ValueError: return False          # used before it is set: nothing to watch yet
     return True
+
+# %% ../nbs/17_capture.ipynb #b4282861
+def _attributes(o, names):
+    "The places in an object, a class or a module"
+    kind = o if isinstance(o, (type, types.ModuleType)) else type(o)
+    if _is_library(kind) and not isinstance(o, _OURS): return []
+    spaces = [vars(c) for c in getattr(kind, '__mro__', (o,)) if not _is_library(c)]
+    found = [(space, k) for space in spaces for k in space if k in names or k == 'forward'
+             or k[:2] == '__' and isinstance(space[k], types.FunctionType)
+             and (o is kind or k not in ('__init__', '__post_init__'))]
+    if o is kind: return found
+    found += [(o, k) for space in spaces for k in np.ravel(space.get('__slots__', ())).tolist()
+              if k in names and hasattr(o, k)]
+    held, whole = getattr(o, '__dict__', {}), isinstance(o, (nn.Module, LRScheduler))
+    found += [(o, '__dict__')] if whole or names & _OPEN else [(held, k) for k in held if k in names]
+    return [(o, '__class__'), *found]
+
+def _look(holder, key):
+    keyed = isinstance(holder, (dict, list, tuple, deque, types.MappingProxyType))
+    return holder[key] if keyed else getattr(holder, key)
+
+def _within_reach(step, roots=()): # ([(holder, key, value)], the containers among them)
+    "All that a step can reach, as it is now"
+    names, n = set(), -1
+    while len(names) > n:
+        places, seen, todo, n = [], {}, [step, *roots], len(names)
+        while todo:
+            o = todo.pop()
+            if id(o) in seen or isinstance(o, _ATOMS): continue
+            seen[id(o)] = o
+            if isinstance(o, types.FunctionType) and not _is_library(o): names |= _names(o.__code__)[1]
+            for holder, key in _places_in(o, names):
+                places.append((holder, key, _look(holder, key)))
+                if key != '__class__': todo.append(places[-1][2])
+    return places, [o for o in seen.values() if isinstance(o, (dict, list, deque, set))]
+
+# %% ../nbs/17_capture.ipynb #3c1b7f2b
+def _stand_in(tape, v):
+    "What is put in the place of `v` while recording, or None"
+    if isinstance(v, Tensor): tape.lift(v)
+    if type(v) is np.random.Generator: return _Drawing(v, tape)
+    if not isinstance(v, np.ndarray) or v.dtype.kind not in 'biuf': return None
+    return tape.known[id(v)] if id(v) in tape.known else tape.found(v, unseen=False)
+
+def _put(holder, key, v) -> bool:
+    "Put `v` into a place, if that can be"
+    try:
+        if isinstance(holder, (dict, list, deque)): holder[key] = v
+        else: setattr(holder, key, v)
+    except (TypeError, AttributeError): return False
+    return True
+
+def _lend(tape, places):
+    "Put the stand-ins in; a place that cannot be changed keeps what it has, marked"
+    for holder, key, v in places:
+        new = _stand_in(tape, v)
+        if new is None: continue
+        if _put(holder, key, new): tape.lent.append((holder, key, v, new))
+        elif isinstance(v, np.ndarray): tape.notice(v)
+
+# %% ../nbs/17_capture.ipynb #baac8128
+def _take_back(tape):
+    "Put what was lent back into its place"
+    for holder, key, v, new in reversed(tape.lent):
+        try: now = _look(holder, key)
+        except (LookupError, ValueError, AttributeError): continue
+        _put(holder, key, v if now is new else _raw(now))
+    tape.lent.clear()
+
+def _enter(self, module):
+    "Take notice of a module, and lend what it holds"
+    if module in self.modules: return
+    self.modules[module] = None
+    _lend(self, [(vars(module), k, v) for k, v in vars(module).items()
+                 if isinstance(v, (np.ndarray, np.random.Generator))])
+Tape.enter = _enter
 
 # %% ../nbs/17_capture.ipynb #5d2a0d49
 @contextmanager
-def recording(tape:Tape, step=None):
+def recording(tape:Tape, step=None, args=()):
     "Inside the block, and in this thread or task, all that happens is written on `tape`"
-    _switch(1)
-    token, default = _tape.set(tape), [*_STREAM] or [nn.generator()]
-    _STREAM[:] = [_Drawing(default[0], tape, True)]
-    for _, (cells, _) in _surroundings(step).items():
-        for c in filter(_is_filled, cells):
-            if type(v := c.cell_contents) is np.random.Generator:
-                tape.generators.append((lambda _, v, c=c: setattr(c, 'cell_contents', v), '', v))
-                c.cell_contents = _Drawing(v, tape)
-    try: yield tape
-    finally:
-        _tape.reset(token)
-        if _STREAM and isinstance(_STREAM[0], _Drawing): _STREAM[:] = default
-        for put, name, rng in tape.generators: put(name, rng)
-        _switch(-1)
+    with _LOCK:                                    # one recording at a time
+        _switch(1)
+        token, default = _tape.set(tape), [*_STREAM] or [nn.generator()]
+        _STREAM[:] = [_Drawing(default[0], tape, True)]
+        try:
+            _lend(tape, _within_reach(step, args)[0])
+            yield tape
+        finally:
+            _tape.reset(token)
+            if _STREAM and isinstance(_STREAM[0], _Drawing): _STREAM[:] = default
+            _take_back(tape)
+            _switch(-1)
 
 # %% ../nbs/17_capture.ipynb #4bd6034c
 class Watch:
     "All that a step reads besides its arguments, as it is now"
     def __init__(self, step, args:tuple=(), modules=()):
-        found = list(_surroundings(step).items())
-        objects = [v for f, held in found for v in _around(f, *held)]
-        objects += [getattr(step, '__self__', None), *args, *modules]
-        objects = {id(o): o for o in objects
-                   if hasattr(o, '__dict__') and not isinstance(o, _CALM)}
-        self.cells = [c for _, (cells, _) in found for c in filter(_is_filled, cells)]
-        self.spaces = [(f.__globals__, names) for f, (_, names) in found if names]
-        self.dicts = [vars(o) for o in objects.values()]
-        self.old = [*self.now()]
-
-    def now(self):
-        "Everything, in one row"
-        return chain(map(_CONTENTS, self.cells), map(len, self.dicts),
-                     chain.from_iterable(map(dict.values, self.dicts)),
-                     *[map(space.get, names) for space, names in self.spaces])
+        self.places, boxes = _within_reach(step, (*_leaves(args), *modules))
+        self.sizes = [(box, len(box)) for box in boxes]
+        self.prints = [(v, _print(v)) for holder, _, v in self.places
+                       if isinstance(v, np.ndarray) and isinstance(holder, _FIXED)]
 
     def holds(self) -> bool:
         "Is all of it as it was?"
-        return all(map(operator.is_, self.now(), self.old))
+        try: return (all(_look(holder, key) is v for holder, key, v in self.places)
+                     and all(len(box) == n for box, n in self.sizes)
+                     and all(_print(a) == old for a, old in self.prints))
+        except (LookupError, ValueError, AttributeError): return False     # it is gone
 
 # %% ../nbs/17_capture.ipynb #19febfe7
-_CONTENTS = operator.attrgetter('cell_contents')
-_CALM = types.ModuleType, types.FunctionType, type, Node, np.ndarray, np.random.Generator
+_FIXED = (tuple, types.MappingProxyType, *_PARTS)
+
+def _print(a):
+    "A few bytes that tell whether the numbers in an array are what they were"
+    return (a if a.nbytes <= 4096 else a.flat[::a.size//64 + 1]).tobytes()
+
+def _leaves(args):
+    "The arguments that are neither arrays nor tensors nor collections of them"
+    for a in args.values() if isinstance(args, dict) else args:
+        if type(a) in (tuple, list, dict): yield from _leaves(a)
+        elif not isinstance(a, np.ndarray) and not (isinstance(a, Node) and not a.tracked): yield a
 
 # %% ../nbs/17_capture.ipynb #1c9fffc0
 def _try(step, new, named, tape, args, kwargs):
@@ -554,6 +658,7 @@ def _try(step, new, named, tape, args, kwargs):
     except Refused:
         if tape.written or tape.drawn: raise
         _put_back(tape)
+        _take_back(tape)
         token = _tape.set(None)
         try: step(*args, **kwargs)
         finally: _tape.reset(token)
@@ -563,6 +668,7 @@ def _try(step, new, named, tape, args, kwargs):
 def _wrap(a, tape, number):
     "An argument, recorded"
     if type(a) in (tuple, list): return type(a)(_wrap(b, tape, number) for b in a)
+    if type(a) is dict: return {k: _wrap(b, tape, number) for k, b in a.items()}
     if isinstance(a, Node) and not a.tracked:
         new = _bare(tape.new(a.value, 'input', next(number)), type(a))
         new.name = a.name
@@ -575,6 +681,11 @@ def _bare(array, kind=Tensor):
     for slot, v in _LEAF: setattr(t, slot, v)
     t.value, t.born = array, clock[0]
     return t
+
+def _identity(a):
+    "Equal as long as no list or dictionary in `a` is changed"
+    if type(a) in (tuple, list): return tuple(map(_identity, a))
+    return {k: _identity(b) for k, b in a.items()} if type(a) is dict else id(a)
 
 _LEAF = [(slot, getattr(Tensor(0.), slot)) for slot in Node.__slots__
          if slot not in ('value', 'born', '__weakref__')]
@@ -601,21 +712,24 @@ def _input_names(step, n, args):
 def _take_out(tape, out):
     "The symbols in what the step returned, how to build it again, and the real thing"
     symbols = []
-    def walk(o):
-        if isinstance(o, Node): o, kind = tape.lift(o), 'tensor'
-        else: kind = 'array'
-        if isinstance(o, (Recorded, np.ndarray)):
-            symbols.append(tape.symbol(o))
-            return kind, _raw(o)
-        if isinstance(o, dict): return 'dict', {k: walk(v) for k, v in o.items()}
-        return (type(o), list(map(walk, o))) if isinstance(o, (tuple, list)) else ('same', o)
-    tree = walk(out)
+    tree = _tree(tape, out, symbols)
     def build(results):
         each = iter((results,) if len(symbols) == 1 else results)
         return _rebuild(tree, lambda _: next(each))
     return symbols, _bare if tree[0] == 'tensor' else build, _rebuild(tree, np.copy)
 
 # %% ../nbs/17_capture.ipynb #a3d20924
+def _tree(tape, o, symbols):
+    "What a step returned, as (kind, contents); the symbols of its arrays are collected"
+    if isinstance(o, Node): o, kind = tape.lift(o), 'tensor'
+    else: kind = 'array'
+    if isinstance(o, (Recorded, np.ndarray)):
+        symbols.append(tape.symbol(o))
+        return kind, _raw(o)
+    if isinstance(o, dict): return 'dict', {k: _tree(tape, v, symbols) for k, v in o.items()}
+    if not isinstance(o, (tuple, list)): return 'same', o
+    return type(o), [_tree(tape, v, symbols) for v in o]
+
 def _rebuild(tree, get):
     "What a step returned, with the arrays that `get` gives"
     kind, o = tree
@@ -644,13 +758,29 @@ def _with_gradients(outputs, build, owners):
 # %% ../nbs/17_capture.ipynb #9a1ae51e
 def _check_outside(tape, watch):
     "Raise RuntimeError if the step changed what a replay would not change"
+    for _, a in [*tape.marks.values()]: tape.notice(a)
     for opt, group, old in tape.optimizers.values():
         odd = [k for k, v in old.items() if group[k] is not v]
         if odd: raise _refuse(f'a step that sets {", ".join(odd)} of {type(opt).__name__}',
                               'Move the schedule on outside the captured step')
     if not watch.holds():
-        raise _refuse('a step that sets an attribute or a variable outside itself',
-                      'Return the value, and set it outside')
+        raise _refuse('a step that sets an attribute or a variable outside itself, or changes '
+                      'a list or a dictionary there', 'Return the value, and set it outside')
+    _check_shared(tape)
+
+def _check_shared(tape):
+    "Raise RuntimeError if the step changes memory that it knows in two ways"
+    near = {}
+    for m, a in tape.arrays.items(): near.setdefault(id(owner(a)), []).append((m, a))
+    for m in {*tape.written}:
+        for n, b in near[id(owner(tape.arrays[m]))] if m in tape.arrays else ():
+            if n is not m and np.may_share_memory(tape.arrays[m], b): raise _refuse(
+                f'two arrays of shapes {m.shape} and {n.shape} that share the memory which the '
+                'step changes', 'Use one of them for everything, or a copy')
+
+def _others() -> tuple:
+    "Where the random numbers stand that no recording sees: those of np.random and of Python"
+    return repr(random.getstate()), *map(bytes, map(np.ascontiguousarray, np.random.get_state()[1:]))
 
 def _check_kept(tape):
     "Raise RuntimeError if the step keeps a result somewhere"
@@ -660,25 +790,39 @@ def _check_kept(tape):
                            'Return it, and keep what the captured step returns')
 
 # %% ../nbs/17_capture.ipynb #cbf30bcd
-def record(step, args:tuple, kwargs:dict) -> tuple: # (result, tape, names, outputs, build, watch)
+def record(step, args:tuple, kwargs:dict, # what to run
+           marks=() # arrays that an earlier recording found outside
+          ) -> tuple: # (result, tape, names, outputs, build, watch)
     "The result of `step(*args, **kwargs)`, and all that is needed to write the program"
-    tape, number, watch = Tape(), count(), Watch(step, args)
-    with recording(tape, step):
+    tape, number, watch = Tape(), count(), Watch(step, (args, kwargs))
+    for a in marks: tape.notice(a)
+    with recording(tape, step, [*_leaves((args, kwargs))]):
         new = [_wrap(a, tape, number) for a in args]
         named = {k: _wrap(v, tape, number) for k, v in kwargs.items()}
+        before = _identity([new, named]), _others()
         try:
             out = _try(step, new, named, tape, args, kwargs)
+            _check_before(before, (_identity([new, named]), _others()))
             outputs, build, result = _take_out(tape, out)
             owners = _left_behind(tape)
         finally: _put_back(tape)
-    _check_outside(tape, watch)
     del new, named, out
     if owners: outputs, build = _with_gradients(outputs, build, owners)
     tape.known.clear()
     for t in tape.leaves: tape.leaves[t] = None
     _check_kept(tape)
+    _check_outside(tape, watch)
+    tape.arrays.clear()
     names = _input_names(step, next(number), args)
-    return result, tape, names, outputs, build, Watch(step, args, tape.modules)
+    return result, tape, names, outputs, build, Watch(
+        step, (args, kwargs), (*tape.modules, *tape.leaves))
+
+def _check_before(old, new):
+    "Raise RuntimeError if the arguments, or random numbers elsewhere, are not what they were"
+    if old[0] != new[0]: raise _refuse('a step that changes a list or a dictionary which it was '
+                                       'given', 'Return what is new')
+    if old[1] != new[1]: raise _refuse('random numbers from np.random, or from Python, that a '
+        'replay would not draw', 'Draw from nn.generator(), or from a generator of your own')
 
 # %% ../nbs/17_capture.ipynb #604954d4
 _MADE = 'temp', 'fresh', 'const', 'inline'
@@ -1265,7 +1409,7 @@ def _compile(self):
     weakref.finalize(self, linecache.cache.pop, file, None)
     self.scope = dict(self.writer.scope)
     exec(compile(self.source, file, 'exec'), self.scope)
-    self.function = self.scope['step']
+    self.function = self.scope.pop('step')       # or the two would keep each other alive
     _bind(self)
 
 # %% ../nbs/17_capture.ipynb #cf17d67b
@@ -1293,20 +1437,38 @@ def _conditions(self):
     watch, rules = self.watch, [f'enabled() is {self.enabled}']
     for name, m in self.given.items():
         rules += [f'{name}.shape == {m.shape}', f'{name}.dtype is {v(m.dtype)}']
-    for c in watch.cells: rules.append(f'{v(c)}.cell_contents is {v(c.cell_contents)}')
-    for d in watch.dicts:
-        rules.append(f'len({(name := v(d))}) == {len(d)}')
-        rules += [f'{name}[{k!r}] is {v(x)}' for k, x in d.items()]
-    for space, names in watch.spaces: rules += [f'{v(space)}[{n!r}] is {v(space[n])}' for n in names]
+    rules += [f'{_place_text(v(holder), holder, key, v)} is {v(x)}' for holder, key, x in watch.places]
+    rules += [f'len({v(box)}) == {n}' for box, n in watch.sizes]
+    rules += [f'{v(_print)}({v(a)}) == {old!r}' for a, old in watch.prints]
     for t, a, on in zip(self.leaves, self.arrays, self.flags):
         rules.append(f'{(name := v(t))}.value is {v(a)} and {name}.tracked is {on}')
+        if not t.hooks: rules.append(f'not ({name}.extra and {name}.extra.get("hooks"))')
+    if self.changes_input: rules.append(f'{v(_are_free)}({", ".join(self.given)},)')
+    for o, i, params in self.moved:
+        rules.append(f'len({(name := v(o))}.param_groups) == {len(o.param_groups)}')
+        rules.append(f'{v(_all_are)}({name}.param_groups[{i}]["params"], {v(params)})')
     exec(f'def admits({", ".join(self.given)}): return (' + ' and '.join(rules) + ')', scope)
-    self.admits = scope['admits']
+    self.admits = scope.pop('admits')
+
+def _place_text(name, holder, key, v):
+    "How a place is read, in Python's words"
+    if isinstance(holder, (dict, list, tuple, deque, types.MappingProxyType)):
+        return f'{name}[{key!r}]' if type(key) in (str, int) else f'{name}[{v(key)}]'
+    return f'{name}.{key}'
+
+def _are_free(*arrays):
+    "May these be changed in place, each alone?"
+    return all(a.flags.c_contiguous for a in arrays) and not any(
+        np.may_share_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+def _all_are(new, old): return len(new) == len(old) and all(map(operator.is_, new, old))
 
 # %% ../nbs/17_capture.ipynb #3e4835c6
 def _fits(self) -> bool:
     "Is everything that the program relies on as it was? New arrays are bound."
-    if not self.watch.holds(): return False
+    if not self.watch.holds() or any(t.hooks for t in self.unhooked): return False
+    if not all(_all_are(o.param_groups[i]['params'], old) for o, i, old in self.moved): return False
+    if any(len(o.param_groups) != n for o, n in self.groups): return False
     if not all(map(operator.is_, map(_TRACKED, self.leaves), self.flags)): return False
     if all(map(operator.is_, map(_VALUE, self.leaves), self.arrays)): return True
     for t, old in zip(self.leaves, self.arrays):
@@ -1315,8 +1477,13 @@ def _fits(self) -> bool:
     return True
 
 def _run(self, arrays):
-    "Do the step"
-    return self.finish(self.function(*arrays))
+    "Do the step; an error in the middle leaves marks, as the step itself would"
+    try: result = self.function(*arrays)
+    except Otherwise: raise
+    except BaseException:
+        changed(*[t.value for t in self.writes])
+        raise
+    return self.finish(result)
 
 # %% ../nbs/17_capture.ipynb #46b426a0
 def _finishing(self):
@@ -1336,7 +1503,7 @@ def _finishing(self):
                   't.value, t.born = result, now', 'return t']
     else: lines.append('return build(result)')
     exec('def finish(result):\n    ' + '\n    '.join(lines), scope)
-    self.finish = scope['finish']
+    self.finish = scope.pop('finish')
 
 # %% ../nbs/17_capture.ipynb #42d8af50
 class Program:
@@ -1349,6 +1516,10 @@ class Program:
         _plan(self, tape, outputs)
         self.leaves, self.clear, self.enabled = list(tape.leaves), tape.clear, is_grad_enabled()
         self.given = {name: m for name, m in zip(inputs, tape.given)}
+        self.moved = [(o, i, [*group['params']]) for (_, i), (o, group, _) in tape.optimizers.items()]
+        self.groups = [(o, len(o.param_groups)) for o, _, _ in self.moved]
+        self.changes_input = any(m.changed for m in tape.given)
+        self.unhooked = [t for t in self.leaves if not t.hooks]
         self.writes = [m.source for m in dict.fromkeys(
             c.out.memory for c in self.calls if c.writes and c.out) if m.kind == 'leaf']
         _compile(self)
@@ -1367,6 +1538,7 @@ def _choose(self, args, kwargs):
     with self.lock:
         for program in self.programs.get(signature, {}).values():
             if not (program.checked and program.fits()): continue
+            if program.changes_input and not _are_free(*arrays): continue
             try: result = program.run(arrays)
             except Otherwise: continue
             self.last = program
@@ -1383,13 +1555,11 @@ def _source(self):
 def _record(self, signature, args, kwargs):
     "Run the step itself, and trust its program if it is what it was before"
     n = self.recordings[signature] = self.recordings[signature] + 1
-    if n > self.limit:
-        if n == self.limit + 1: warnings.warn(f'{self.__name__}: recorded {self.limit} times, and '
-            'something it reads was different every time; it will run without a program')
-        return self.step(*args, **kwargs)
-    result, tape, *rest = record(self.step, args, kwargs)
-    path = tuple(c.args[1] for c in tape.calls if c.form == 'guard')
+    if n > self.limit or len(self.recordings) > self.limit**2: return _unrecorded(self, args, kwargs)
     programs = self.programs.setdefault(signature, {})
+    marks = [a for program in programs.values() for _, a in program.tape.marks.values()]
+    result, tape, *rest = record(self.step, args, kwargs, marks)
+    path = tuple(c.args[1] for c in tape.calls if c.form == 'guard')
     old = programs.pop(path, None)
     again = old is not None and old.watch.holds() and rest[-1].holds()
     found = difference(old.tape, tape) if again else ''
@@ -1400,21 +1570,30 @@ def _record(self, signature, args, kwargs):
     self.last.checked, self.last.differed = again and not found, bool(found)
     return result
 
+# %% ../nbs/17_capture.ipynb #94d7380f
+def _unrecorded(self, args, kwargs):
+    "Run the step as itself, with one warning"
+    if not self.warned: warnings.warn(f'{self.__name__}: recorded {self.limit} times or more, and '
+        'something it reads was different every time; it will run without a program')
+    self.warned = True
+    return self.step(*args, **kwargs)
+
 # %% ../nbs/17_capture.ipynb #2532f975
 def _admits(program, args):
     "Is every argument an array, and is all as it was when the last program was made?"
     for a in args:
         if type(a) is not np.ndarray: return False
     try: return len(args) == len(program.given) and program.admits(*args)
-    except (KeyError, ValueError): return False      # an attribute or a variable is gone
+    except (LookupError, ValueError, AttributeError): return False     # something is gone
 
 def _part(a, arrays):
     "What must be equal for a program to fit an argument; its arrays are collected"
     t = type(a)
-    if isinstance(a, Node) and not a.tracked or t is np.ndarray:
-        arrays.append(a if t is np.ndarray else a.value)
+    if isinstance(a, Node) and not a.tracked or isinstance(a, np.ndarray):
+        arrays.append(a.value if isinstance(a, Node) else a)
         return t, arrays[-1].shape, arrays[-1].dtype
     if t in (tuple, list): return t, tuple(_part(b, arrays) for b in a)
+    if t is dict: return t, tuple((k, _part(b, arrays)) for k, b in a.items())
     if t in (int, float, bool, str, type(None)) or isinstance(a, np.generic): return t, repr(a)
     return t, id(a)
 
@@ -1428,6 +1607,7 @@ class capture:
     ):
         self.step, self.exact, self.limit, self.last = step, exact, limit, None
         self.programs, self.recordings, self.lock = {}, Counter(), threading.RLock()
+        self.warned = False
         self.__name__ = getattr(step, '__name__', 'step')
 
     source = property(_source, doc='The program of the last call, as Python source')
@@ -1441,3 +1621,9 @@ class capture:
                     except Otherwise: pass
         return self.choose(args, kwargs)
     choose, record = _choose, _record
+
+def _recorded_capture(fast, *args, **kwargs):
+    return _PLAIN['capture'](fast, *args, **kwargs) if _tape.get() is None else fast.step(*args, **kwargs)
+
+_PLACES['capture'] = capture, '__call__', _recorded_capture      # one inside another
+_PLAIN['capture'] = capture.__call__
