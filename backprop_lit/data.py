@@ -10,10 +10,12 @@ __all__ = ['read_idx', 'Dataset', 'digits', 'mnist', 'DataLoader']
 
 # %% ../nbs/02_data.ipynb #6ff82aa4
 import gzip
+import inspect
 import math
 import os
 import stat
 import zlib
+from contextlib import contextmanager
 from operator import index
 from pathlib import Path
 
@@ -101,7 +103,7 @@ class Dataset:
     def __repr__(self):
         x, y = self
         ends = ''
-        if x.size: ends = f' {x.min():g} to {x.max():g}, labels {y.min()} to {y.max()}'
+        if x.size and not isinstance(x.base, np.memmap): ends = f' {x.min():g} to {x.max():g}, labels {y.min()} to {y.max()}'
         return f'Dataset({len(y):,} images of shape {x.shape[1:]}, {x.dtype}{ends})'
 
 # %% ../nbs/02_data.ipynb #196099b4
@@ -244,6 +246,51 @@ def _generator(seed):
     ready = seed is None or isinstance(seed, np.random.Generator)
     return np.random.default_rng(seed if ready else _whole(seed, 'seed', 0))
 
+# %% ../nbs/02_data.ipynb #986e2c2c
+def _in_file(array): # None for an array in memory
+    "Where an array that is mapped from a file lies in it: (place, name, device, number)"
+    base = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if base is None or not array.nbytes: return None
+    address = array.__array_interface__['data'][0]
+    try: lines = Path('/proc/self/maps').read_text().splitlines()
+    except OSError: return None
+    for line in lines:
+        span, rights, offset, device, number, *name = line.split(maxsplit=5)
+        low, high = (int(n, 16) for n in span.split('-'))
+        if low <= address < high and name and rights[3] == 's':
+            major, minor = (int(n, 16) for n in device.split(':'))
+            return (int(offset, 16) + address - low, name[0],
+                    os.makedev(major, minor), int(number))
+    return None
+
+# %% ../nbs/02_data.ipynb #b16ba4c5
+_LARGE = 2**26      # bytes, 64 MB: what is smaller may well be in memory
+
+@contextmanager
+def _taker(x):
+    "A function of row numbers that gives those rows of `x`"
+    found = _in_file(x) if x.ndim > 1 and x.nbytes >= _LARGE else None
+    try: fd = os.open(found[1], os.O_RDONLY) if found else None
+    except OSError: fd = None
+    try:
+        status = os.fstat(fd) if fd is not None else None
+        same = status and (status.st_dev, status.st_ino) == found[2:]
+        if not same or not x[0].flags.c_contiguous: yield lambda rows: x.take(rows, 0)
+        else: yield lambda rows: _read_rows(fd, x, found[0], rows)
+    finally:
+        if fd is not None: os.close(fd)
+
+def _read_rows(fd, x, place, rows):
+    "Some rows of `x`, whose first number is at `place` in an open file"
+    out = np.empty((len(rows), *x.shape[1:]), x.dtype)
+    for row, i in zip(out.view(np.uint8).reshape(len(rows), -1), rows.tolist()):
+        if os.preadv(fd, [row], place + i*x.strides[0]) != row.nbytes:
+            raise OSError(f'data: expected {len(x):,} rows in the file behind x, found '
+                          f'no row {i:,}. It was cut while it was in use')
+    return out
+
 # %% ../nbs/02_data.ipynb #5d9967e9
 def _count(items, size, drop_last):
     "How many batches of `size` the items make"
@@ -253,6 +300,21 @@ def _count(items, size, drop_last):
     return items//size if drop_last else -(-items//size)
 
 # %% ../nbs/02_data.ipynb #222000d5
+def _applied(transform):
+    "A function of (batch, generator) that applies `transform`, and whether it draws"
+    if not callable(transform):
+        raise TypeError('transform: expected a function of x, or of x and rng, found '
+                        f'{transform!r:.60}')
+    try: draws = 'rng' in inspect.signature(transform).parameters
+    except ValueError: draws = False        # some functions in C tell nothing
+    def apply(x, rng):
+        out = np.asarray(transform(x, rng=rng) if draws else transform(x))
+        if out.shape[:1] == x.shape[:1]: return out
+        raise ValueError(f'transform: expected {len(x)} images from as many, found '
+                         f'shape {out.shape}')
+    return apply, draws
+
+# %% ../nbs/02_data.ipynb #cac69c35
 class DataLoader:
     "Mini-batches `(x, y)` as fresh arrays; with `shuffle`, in a new order each pass."
     def __init__(self,
@@ -261,16 +323,28 @@ class DataLoader:
         shuffle:bool=False, # draw a new order for each pass?
         seed:int|np.random.Generator|None=None, # of the orders; None: unpredictable
         drop_last:bool=False, # leave out the last batch if it is short?
+        transform=None, # changes the x of each batch: a function of x, or of x and rng
     ):
         (self.x, self.y), self.rng = _arrays(data), _generator(seed)
         self.batch_size = _whole(batch_size, 'batch_size', 1)
         self.shuffle, self.drop_last = shuffle, drop_last
+        self.transform = transform
+        if transform is not None: _applied(transform)
         len(self)   # raises if there is no batch
 
     def __len__(self): return _count(len(self.x), self.batch_size, self.drop_last)
 
     def __iter__(self):
-        size = self.batch_size
         order = (self.rng.permutation if self.shuffle else np.arange)(len(self.x))
-        parts = (order[i:i + size] for i in range(0, len(self)*size, size))
-        return ((self.x.take(rows, 0), self.y.take(rows, 0)) for rows in parts)
+        if self.transform is None: return self._batches(order)
+        apply, draws = _applied(self.transform)
+        rng = np.random.default_rng(self.rng.integers(2**63)) if draws else None
+        return ((apply(x, rng), y) for x, y in self._batches(order))
+
+    def _batches(self, order):
+        "The batches that an order of the items makes"
+        size = self.batch_size
+        with _taker(self.x) as take:
+            for i in range(0, len(self)*size, size):
+                rows = order[i:i + size]
+                yield take(rows), self.y.take(rows, 0)

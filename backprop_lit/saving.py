@@ -196,6 +196,12 @@ def _generators(run) -> dict: # name -> NumPy generator
                   if isinstance(value, np.random.Generator)}
     return found
 
+def _called(transform): # a name, or None
+    "What a transform is called: its text, if that is the same in another process"
+    text = repr(transform)
+    if transform is None or ' at 0x' not in text: return transform and text
+    return getattr(transform, '__qualname__', type(transform).__name__)
+
 def _frame(run) -> dict:
     "What must be the same when the training goes on"
     loader, schedule = run.loader, run.schedule
@@ -206,6 +212,7 @@ def _frame(run) -> dict:
             'schedule': type(schedule).__name__, 'curve': curve,
             'batch_size': loader.batch_size, 'shuffle': bool(loader.shuffle),
             'drop_last': bool(loader.drop_last), 'accumulate': int(run.accumulate),
+            'transform': _called(loader.transform),
             'data': [len(loader.x), zlib.crc32(loader.x[rows].tobytes()),
                      zlib.crc32(loader.y[rows].tobytes())]}
 

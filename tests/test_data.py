@@ -377,6 +377,125 @@ def test_memory_mapped_arrays_are_not_loaded(tmp_path):
     def read(): assert sum(len(b) for _, b in DataLoader((x, np.arange(20_000)), 50, shuffle=True, seed=0)) == 20_000
     assert peak(read) < 1_000_000
 
+RESIDENT = """
+import sys, numpy as np
+from backprop_lit.data import DataLoader
+def status(*names): return [int(line.split()[1]) for line in open('/proc/self/status') if line.startswith(names)]
+def peak(): return status('VmHWM')[0]
+x = np.load(sys.argv[1], mmap_mode=sys.argv[2])
+before = peak()
+seen = np.zeros(len(x), int)
+for a, rows in DataLoader((x, np.arange(len(x))), 64, shuffle=True, seed=0):
+    assert a[:, 0].astype(int).tolist() == (rows % 4096).tolist()
+    seen[rows] += 1
+print((seen == 1).all(), (peak() - before) // 1024, status('RssAnon')[0] // 1024)
+"""
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='asks Linux for the resident memory')
+def test_a_pass_over_a_mapped_file_keeps_little_of_it_in_memory(tmp_path):
+    "188 MB in a file; BACKPROP_LIT_ROWS=1000000 for 3.1 GB"
+    rows = int(os.environ.get('BACKPROP_LIT_ROWS', 60_000))
+    x = np.lib.format.open_memmap(tmp_path/'x.npy', 'w+', np.float32, (rows, 784))
+    x[:, 0] = np.arange(rows) % 4096
+    x.flush()
+    del x
+    env = {**os.environ, 'OPENBLAS_NUM_THREADS': '1'}
+    found = subprocess.run([sys.executable, '-c', RESIDENT, tmp_path/'x.npy', 'r'], capture_output=True, text=True, check=True, env=env).stdout
+    whole, grown, anonymous = found.split()
+    print(f'{rows:,} rows: {grown} MB more at the peak, {anonymous} MB anonymous')
+    assert whole == 'True' and int(grown) < 60
+
+@pytest.mark.parametrize('mode', ['r', 'r+', 'c', 'w+'])
+@pytest.mark.parametrize('cut', [slice(None), slice(7, None), slice(None, None, -3)])
+def test_mapped_files_in_every_mode(tmp_path, monkeypatch, mode, cut):
+    "What was written to the map is seen, and never lost"
+    monkeypatch.setattr(data, '_LARGE', 0)
+    real = np.random.default_rng(0).random((3000, 50), np.float32)
+    np.save(tmp_path/'x.npy', real)
+    if mode == 'w+': (x := np.lib.format.open_memmap(tmp_path/'x.npy', 'w+', np.float32, real.shape))[:] = real
+    else: x = np.load(tmp_path/'x.npy', mmap_mode=mode)
+    if mode != 'r':
+        x[11] = real[11] = 7
+        x[2000:, 3] = real[2000:, 3] = 5
+    part = x[cut]
+    loader = DataLoader((part, np.arange(len(part))), 64, shuffle=True, seed=0)
+    for _ in range(2):
+        for a, rows in loader: assert np.array_equal(a, real[cut][rows])
+    assert np.array_equal(x, real) and type(a) is np.ndarray
+    assert repr(Dataset(part, np.zeros(len(part), int))).startswith(f'Dataset({len(part):,} images of shape (50,), float32')
+
+def reads(x):
+    "How many rows a pass over x reads from the file"
+    calls, real = [], os.preadv
+    def preadv(*args):
+        calls.append(args)
+        return real(*args)
+    os.preadv = preadv
+    try:
+        for a, rows in DataLoader((x, np.arange(len(x))), 16, shuffle=True, seed=0): assert (a == rows[:, None]).all()
+    finally: os.preadv = real
+    return len(calls)
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='only Linux tells which file is mapped')
+def test_the_file_behind_an_array_is_the_right_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, '_LARGE', 0)
+    name = tmp_path/'a file, with blanks.npy'
+    real = np.repeat(np.arange(40.)[:, None], 7, 1)
+    np.save(name, real)
+    x = np.load(name, mmap_mode='r')
+    assert reads(x) == reads(x.reshape(40, 7)) == 40 and reads(np.load(name, mmap_mode='c')) == reads(x.copy()) == reads(x.T.copy().T) == 0
+    assert reads(x[::-1][::-1]) == 40 and reads(x[:, ::-1]) == 0
+    big = tmp_path/'swapped.npy'
+    np.save(big, real.astype('>f8'))
+    assert reads(np.load(big, mmap_mode='r')) == 40
+    np.save(tmp_path/'other.npy', real + 1)
+    os.replace(tmp_path/'other.npy', name)                  # the map still shows the old file
+    assert reads(x) == 0
+    name.unlink()
+    assert reads(x) == 0
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='only Linux tells which file is mapped')
+def test_a_file_that_is_cut_while_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, '_LARGE', 0)
+    np.save(tmp_path/'x.npy', np.zeros((40, 5000)))
+    x = np.load(tmp_path/'x.npy', mmap_mode='r')
+    os.truncate(tmp_path/'x.npy', 800_000)
+    with pytest.raises(OSError, match='expected 40 rows .*found no row 19'): list(DataLoader((x, np.arange(40)), 8))
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='counts open files')
+def test_no_file_stays_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, '_LARGE', 0)
+    np.save(tmp_path/'x.npy', np.zeros((40, 5)))
+    loader = DataLoader((np.load(tmp_path/'x.npy', mmap_mode='r'), np.arange(40)), 8)
+    before = len(os.listdir('/proc/self/fd'))
+    for _ in range(3):
+        list(loader)
+        for _ in loader: break
+    assert len(os.listdir('/proc/self/fd')) == before
+
+def test_raw_memmap_and_bytes(tmp_path):
+    x = np.memmap(tmp_path/'x', np.uint8, 'w+', shape=(300, 8, 8))
+    x[:] = np.arange(300)[:, None, None]
+    for a, rows in DataLoader((x, np.arange(300)), 32, shuffle=True, seed=1): assert a.dtype == np.uint8 and (a == rows[:, None, None] % 256).all()
+
+def test_transform_by_seed_and_epoch():
+    def noisy(x, rng): return x + rng.random(x.shape)
+    make = lambda t=noisy: DataLoader((np.zeros((20, 3)), np.arange(20)), 6, shuffle=True, seed=5, transform=t)
+    a, b = make(), make()
+    first, second = ([x for x, _ in a] for _ in range(2))
+    next(iter(b))
+    again = [x for x, _ in b]
+    assert all(np.array_equal(p, q) for p, q in zip(second, again)) and not np.array_equal(first[0], second[0])
+    assert len(np.unique(np.concatenate(first))) == 60
+    plain = make(lambda x: x - 1)
+    assert all((x == -1).all() for x, _ in plain)
+    assert order(make(np.sqrt)) == order(make(None))            # what does not draw does not change the order
+
+@pytest.mark.parametrize('transform, error, words', [('flip', TypeError, "found 'flip'"), (3, TypeError, 'transform'), (lambda x: x[:1], ValueError, 'expected 4 images'),
+                                                     (lambda x: 3, ValueError, r'shape \(\)'), (lambda x: 1/0, ZeroDivisionError, 'zero')])
+def test_bad_transforms(transform, error, words):
+    with pytest.raises(error, match=words): list(DataLoader((A, A), transform=transform))
+
 A = np.zeros((4, 2))
 @pytest.mark.parametrize('argument, options, error, words', [
     (A, {}, TypeError, r'item 0: expected a pair .*found a ndarray; .*tuple \(x, y\)'), ([A, A], {}, TypeError, 'found a ndarray'), ((A, A, A), {}, TypeError, 'found a tuple'),
