@@ -110,8 +110,8 @@ def _terms(text, shapes):
     "The letters of each operand and of the result, written out in full"
     left, arrow, result = text.partition('->')
     terms = left.split(',')
-    if not re.fullmatch(r'[a-zA-Z.,]*(->[a-zA-Z.]*)?', text):
-        raise _einsum_error(text, shapes, 'letters, commas, dots and one ->')
+    if not re.fullmatch(r'([a-zA-Z,]|\.{3})*(->([a-zA-Z]|\.{3})*)?', text):
+        raise _einsum_error(text, shapes, "letters, ',', '...' and one '->'")
     if len(terms) != len(shapes):
         raise _einsum_error(text, shapes, f'{len(terms)} operands')
     dots, free = [], [c for c in string.ascii_letters if c not in text]

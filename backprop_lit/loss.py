@@ -138,8 +138,8 @@ def _cross_entropy_rule(g, out, logits, labels, reduction, keep):
 _cross_entropy = primitive(_cross_entropy, _cross_entropy_rule, needs=(0,))
 
 def cross_entropy(
-    logits, # (N, C) unnormalised log-probabilities
-    labels, # (N,) whole numbers from 0 to C - 1
+    logits, # (N, C) unnormalised log-probabilities; or (N, C, …), with places behind
+    labels, # (N,) whole numbers from 0 to C - 1, or (N, C) shares of the classes
     reduction:str='mean', # or 'sum', or 'none': one loss for each example
     weight=None, # (C,) what a mistake in each class counts; by default 1
     ignore_index:int=-100, # a label that counts nothing
@@ -149,10 +149,10 @@ def cross_entropy(
     if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
     if weight is None and not label_smoothing and ignore_index < 0:
         try: labels = check_labels(logits, labels)
-        except IndexError:                  # the usual case should not have to look for it
-            if not np.equal(getattr(labels, 'value', labels), ignore_index).any(): raise
+        except (IndexError, ValueError): pass     # the usual case need not look for others
         else: return _cross_entropy(logits, labels, reduction=reduction, keep=[])
-    return _uneven(logits, labels, reduction, weight, ignore_index, label_smoothing)
+    return _uneven(_against, logits, labels, reduction, weight, ignore_index,
+                   label_smoothing)
 
 # %% ../nbs/10_loss.ipynb #96eb9156
 def _nll(log_probs, labels, reduction):
@@ -165,39 +165,77 @@ def _nll_rule(g, out, log_probs, labels, reduction):
 _nll = primitive(_nll, _nll_rule, needs=())
 
 def nll_loss(
-    log_probs, # (N, C) logarithms of probabilities
+    log_probs, # (N, C) logarithms of probabilities; or (N, C, …), with places behind
     labels, # (N,) whole numbers from 0 to C - 1
-    reduction:str='mean' # or 'sum', or 'none': one loss for each example
+    reduction:str='mean', # or 'sum', or 'none': one loss for each example
+    weight=None, # (C,) what a mistake in each class counts; by default 1
+    ignore_index:int=-100 # a label that counts nothing
 ): # () or (N,), in nats
     "Minus the log-probability of each label. Errors: see `check_labels`."
     if reduction not in ('mean', 'sum', 'none'): reduced(None, reduction)
-    return _nll(log_probs, check_labels(log_probs, labels), reduction=reduction)
+    if weight is None and ignore_index < 0:
+        try: labels = check_labels(log_probs, labels)
+        except (IndexError, ValueError): pass     # as in `cross_entropy`
+        else: return _nll(log_probs, labels, reduction=reduction)
+    return _uneven(_picked, log_probs, labels, reduction, weight, ignore_index)
 
 # %% ../nbs/10_loss.ipynb #9adb9265
-def _against(logits, q):
-    log_p = _log_softmax.f(logits, 1)
-    return -np.add.reduce(np.where(q == 0, 0, log_p) * q, axis=1)
+def _picked(log_p, q): return -np.add.reduce(np.where(q == 0, 0, log_p) * q, axis=1)
+
+def _against(logits, q): return _picked.f(_log_softmax.f(logits, 1), q)
 
 _against = primitive(_against, lambda g, out, logits, q: np.expand_dims(g, 1) *
-    (softmax(logits) * np.add.reduce(q, axis=1, keepdims=True) - q), needs=(0,))
+    (softmax(logits) * np.add.reduce(q, axis=1, keepdims=True) - q),
+    lambda g, out, logits, q: -np.expand_dims(g, 1) * log_softmax(logits), needs=(0, 1))
 
-def _uneven(logits, labels, reduction, weight, ignore_index, smoothing):
-    "Cross-entropy against a row of weights for each example. Raises `ValueError`."
-    labels, (N, C) = np.asarray(getattr(labels, 'value', labels)), _rows(logits)
-    counts = labels != ignore_index
-    if counts.shape == (N,): labels = np.where(counts, labels, 0)
-    labels = check_labels(logits, labels)
-    w = _class_weights(weight, C, logits.dtype)
-    if not 0 <= smoothing <= 1 or not counts.any():
-        raise ValueError('cross_entropy: expected label_smoothing in [0, 1] and a label '
-                         f'that counts, got {smoothing} and {counts.sum()} such labels of {N}')
-    q = (w * ((1 - smoothing) * one_hot(labels, C) + smoothing / C)).astype(w.dtype)
-    losses = _against(logits, q * counts[:, None])
-    if reduction == 'none': return losses
-    total = np.add.reduce(losses, axis=None)
-    return total if reduction == 'sum' else total / np.sum(w[labels] * counts)
+_picked = primitive(_picked, lambda g, out, log_p, q: -np.expand_dims(g, 1) * q,
+                    lambda g, out, log_p, q: -np.expand_dims(g, 1) * log_p, needs=(0, 1))
 
 # %% ../nbs/10_loss.ipynb #796c8f85
+def _truth(logits, labels, w, ignore_index, smoothing) -> tuple:
+    "(N, C) what each class counts, and what the mean divides by. Raises `ValueError`."
+    N, C = _rows(logits)
+    raw = np.asarray(getattr(labels, 'value', labels))
+    if raw.dtype.kind == 'f' and raw.shape == (N, C):
+        if not (raw.min() >= 0 and raw.max() <= 1):
+            raise ValueError('labels: expected shares of the classes from 0 to 1, got some '
+                             f'from {raw.min()} to {raw.max()}')
+        shares = labels if isinstance(labels, Node) else raw.astype(logits.dtype)
+        return (shares * (1 - smoothing) + smoothing / C) * w, N
+    counts = raw != ignore_index
+    if counts.shape == (N,): raw = np.where(counts, raw, 0)
+    y = check_labels(logits, raw)
+    if not counts.any():
+        raise ValueError('labels: expected some that count, other than ignore_index = '
+                         f'{ignore_index}, got 0 such labels of {N}')
+    rows = (one_hot(y, C) * (1 - smoothing) + smoothing / C) * w * counts[:, None]
+    return rows.astype(logits.dtype), (w[y] * counts).sum()
+
+# %% ../nbs/10_loss.ipynb #9e7d2e38
+def _uneven(loss, logits, labels, reduction, weight, ignore_index, smoothing=0.):
+    "`loss` against a row of weights for each example. Raises `ValueError`."
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f'label_smoothing: expected a number from 0 to 1, got {smoothing}')
+    shape, places = shape_of(logits), ()
+    if len(shape) > 2: logits, labels, places = _by_place(logits, labels)
+    elif len(shape) < 2 or 0 in shape: complain(shape, labels)
+    w = _class_weights(weight, _rows(logits)[1], logits.dtype)
+    q, counted = _truth(logits, labels, w, ignore_index, smoothing)
+    losses = loss(logits, q)
+    if reduction == 'mean': return np.add.reduce(losses, axis=None) / counted
+    if reduction == 'none': return np.reshape(losses, places) if places else losses
+    return reduced(losses, reduction)
+
+def _by_place(logits, labels) -> tuple: # (M, C), (M,) or (M, C), shape of the places
+    "Logits (N, C, …) and their labels as rows. Raises `ValueError`."
+    shape, given = shape_of(logits), shape_of(labels)
+    places, order = (shape[0], *shape[2:]), (0, *range(2, len(shape)), 1)
+    def rows(a): return np.reshape(np.transpose(a, order), (-1, shape[1]))
+    if given == places and 0 not in shape: return rows(logits), np.reshape(labels, -1), places
+    if given == shape and 0 not in shape: return rows(logits), rows(labels), places
+    raise ValueError(f'labels: expected shape {places} for logits of shape {shape}, not empty, '
+                     f'got {given}. The classes belong on axis 1')
+
 def _rows(logits):
     "The shape (N, C) of logits, or 0 and 0: then `check_labels` complains"
     return shape_of(logits) if len(shape_of(logits)) == 2 else (0, 0)
@@ -295,6 +333,7 @@ def huber_loss(
 # %% ../nbs/10_loss.ipynb #7e50f0db
 def smooth_l1_loss(input, target, reduction:str='mean', beta:float=1.0):
     "`huber_loss` divided by `beta`: the slope outside is 1"
+    if beta == 0: return l1_loss(input, target, reduction)
     return huber_loss(input, target, reduction, beta) / beta
 
 def hinge_loss(

@@ -122,7 +122,8 @@ def take(
     mode:str='raise' # or 'wrap' or 'clip': what to do with places out of range
 ): # the shape of `indices` in the place of `axis`
     "Elements of `a` at `indices` along `axis`"
-    a, axis = (ravel(a), 0) if axis is None else (a, _axis(axis, a))
+    if axis is None or np.ndim(a) == 0: a, axis = ravel(a), axis or 0
+    axis = _axis(axis, a)
     indices, n = raw_index(indices), np.shape(a)[axis]
     if not hasattr(indices, 'shape'): indices = np.asarray(indices, dtype=int)
     if mode == 'wrap': indices = indices % n

@@ -132,7 +132,7 @@ def test_kinds_of_labels(labels):
     ([0, 1], ValueError, r'labels: expected shape \(3,\).*got \(2,\)'),
     ([[0], [1], [2]], ValueError, r'got \(3, 1\)'),
     (1, ValueError, r'got \(\)'),
-    (np.eye(3), ValueError, 'argmax'),
+    (np.eye(3, dtype=int), ValueError, 'argmax'),
     ([0., 1., 2.], TypeError, 'whole numbers, got float64'),
     ([True, False, True], TypeError, 'got bool'),
     (['a', 'b', 'c'], TypeError, 'whole numbers')])
@@ -141,7 +141,7 @@ def test_labels_at_the_door(f, labels, error, match):
 
 @pytest.mark.parametrize('shape', [(3,), (), (2, 3, 4), (0, 3), (3, 0)])
 def test_logits_at_the_door(shape):
-    with pytest.raises(ValueError, match=r'logits: expected shape \(N, C\)'):
+    with pytest.raises(ValueError, match=r'logits: expected shape \(N, C\)|classes belong on axis 1'):
         cross_entropy(Tensor(np.zeros(shape)), np.zeros(shape[:1], int))
 
 @pytest.mark.parametrize('loss', [lambda how: cross_entropy(tensor(1, 2), [0], how),
