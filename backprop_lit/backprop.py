@@ -27,6 +27,7 @@ def arrays(args) -> tuple:
     a, b = args
     return a.value if isinstance(a, Node) else a, b.value if isinstance(b, Node) else b
 
+# %% ../nbs/06_backprop.ipynb #929e098d
 def flow(
     root:Node, # where to start
     g, # the gradient there

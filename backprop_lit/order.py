@@ -14,9 +14,9 @@ def toposort(
     root:Node # the result to start from
 ) -> list: # the nodes from `root` back to the leaves, each after every node that uses it
     "Nodes in an order in which gradients can be sent. Raises `ValueError` on a cycle."
-    waiting, found = {root: 0}, [root]
+    waiting, found, now = {root: 0}, [root], clock[0]
     for node in found:                      # `found` grows while it is walked
-        if node.args is None or node.born != clock[0]: settle(node)
+        if node.args is None or node.args and node.born != now: settle(node)
         for parent in node.parents:
             if parent in waiting: waiting[parent] += 1
             else: waiting[parent] = 1; found.append(parent)
