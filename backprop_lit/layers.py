@@ -370,7 +370,10 @@ class GroupNorm(Module):
         self.bias = Parameter(np.zeros(num_channels, dtype)) if affine else None
 
     def forward(self, x):
-        "(N, C, …) to the same"
+        "(N, C, …) to the same. Raises `ValueError` for another C."
+        if self.num_channels not in x.shape[1:2]:
+            raise ValueError(f'GroupNorm: expected shape (N, {self.num_channels}, …), got '
+                             f'{x.shape}')
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 # %% ../nbs/93_layers.ipynb #2796f9fe
@@ -469,7 +472,7 @@ class Dropout(Module):
     "Some elements set to 0 while training (Srivastava et al. 2014)"
     def __init__(self,
         p:float=0.5, # probability of 0, in [0, 1]
-        rng=None # a generator, a seed, or `None`: the one of `manual_seed`
+        *, rng=None # a generator, a seed, or `None`: the one of `manual_seed`
     ):
         if not 0 <= p <= 1: raise ValueError(f'Dropout: expected p in [0, 1], got {p}')
         self.p, self.rng = p, rng if rng is None else generator(rng)
@@ -527,7 +530,7 @@ class Embedding(Module):
         num_embeddings:int, # V, number of symbols
         embedding_dim:int, # D, numbers for each
         padding_idx:int=None, # a symbol whose row stays 0
-        rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
+        *, rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
         dtype=np.float32 # precision of the table
     ):
         self.num_embeddings = V = whole(num_embeddings, 'num_embeddings')
@@ -747,12 +750,15 @@ class Recurrent(Module):
         batch_first:bool=False, # (N, T, D) instead of (T, N, D)?
         dropout:float=0.0, # between layers, while training
         bidirectional:bool=False, # a second walk, from the end?
-        rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
+        *, rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
         dtype=np.float32 # precision of the parameters
     ):
         self.input_size = whole(input_size, 'input_size')
         self.hidden_size = whole(hidden_size, 'hidden_size')
         self.num_layers, self.bias = whole(num_layers, 'num_layers'), bias
+        if not 0 <= dropout <= 1:
+            raise ValueError(f'{type(self).__name__}: expected dropout in [0, 1], got '
+                             f'{dropout}')
         self.batch_first, self.dropout = batch_first, dropout
         self.bidirectional = bidirectional
         self.directions = ['', '_reverse'] if bidirectional else ['']
@@ -770,13 +776,14 @@ class GRU(Recurrent):
 
 class RNN(Recurrent):
     "The plainest recurrence, with tanh or ReLU"
-    def __init__(self, *args, nonlinearity:str='tanh', **kwargs):
+    def __init__(self, input_size:int, hidden_size:int, num_layers:int=1,
+                 nonlinearity:str='tanh', *args, **kwargs):     # the rest as `Recurrent`
         cells = {'tanh': TanhCell, 'relu': ReLUCell}
         if nonlinearity not in cells:
             raise ValueError(f'RNN: nonlinearity: expected one of {[*cells]}, got '
                              f'{nonlinearity!r}')
         self.nonlinearity, self.cell = nonlinearity, cells[nonlinearity]
-        super().__init__(*args, **kwargs)
+        super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
 
 # %% ../nbs/93_layers.ipynb #37db4089
 def attention_weights(
@@ -850,13 +857,10 @@ def _attend(self, query, key, value, key_padding_mask=None, need_weights:bool=Tr
     "Queries (L, N, E), keys and values (S, N, E), to (L, N, E) and shares (N, L, S)"
     parts = _batched(self, query, key, value)
     E, h, lone = self.embed_dim, self.num_heads, len(query.shape) == 2
-    W, b = self.in_proj_weight, self.in_proj_bias
-    q, k, v = [_heads(x, W[i*E:i*E + E], None if b is None else b[i*E:i*E + E], h)
-               for i, x in enumerate(parts)]
+    q, k, v = [_heads(x, w, b, h) for x, w, b in zip(parts, *_maps(self))]
     N, _, L, S = *q.shape[:3], k.shape[2]
     mask = _joined_mask(self, attn_mask, key_padding_mask, N, L, S, q.dtype)
-    if is_causal and attn_mask is None:
-        mask = _causal(L, S, q.dtype) + (0 if mask is None else mask)
+    if is_causal: mask = _causal(L, S, q.dtype) + (0 if mask is None else mask)
     A = dropout(attention_weights(q, k, mask), self.dropout, self.training, self.rng)
     out = self.out_proj(np.reshape(np.transpose(A @ v, (0, 2, 1, 3)), (N, L, E)))
     if need_weights and average_attn_weights: A = np.mean(A, axis=1)
@@ -865,17 +869,51 @@ def _attend(self, query, key, value, key_padding_mask=None, need_weights:bool=Tr
     return out, A if need_weights else None
 
 # %% ../nbs/93_layers.ipynb #90ed9ca6
+def _maps(self):
+    "Weights and biases of the maps for query, key and value"
+    E, W, b = self.embed_dim, self.in_proj_weight, self.in_proj_bias
+    thirds = [slice(i*E, i*E + E) for i in range(3)]
+    weights = ([self.q_proj_weight, self.k_proj_weight, self.v_proj_weight] if W is None
+               else [W[third] for third in thirds])
+    return weights, [None if b is None else b[third] for third in thirds]
+
 def _batched(self, *parts):
     "Query, key and value as (N, L, E). Raises `ValueError` for other shapes."
-    shapes = [x.shape for x in parts]
-    axes, sizes = ({f(s) for s in shapes} for f in (len, lambda s: s[-1:]))
-    if axes not in ({2}, {3}) or sizes != {(self.embed_dim,)}:
+    shapes, sizes = [x.shape for x in parts], [self.embed_dim, self.kdim, self.vdim]
+    axes, n = {len(s) for s in shapes}, 0 if self.batch_first else 1
+    fit = axes in ({2}, {3}) and [s[-1] for s in shapes] == sizes
+    if not fit or shapes[1][:-1] != shapes[2][:-1] or axes == {3} and (
+            shapes[0][n] != shapes[1][n]):
+        numbers = ', '.join(map(str, dict.fromkeys(sizes)))
         raise ValueError('MultiheadAttention: expected query, key and value with 3 axes '
-                         f'(or 2) and {self.embed_dim} numbers on the last, got {shapes}')
-    if len(shapes[0]) == 2: return [x[None] for x in parts]
+            f'(or 2) and {numbers} numbers on the last, as many keys as values, and one '
+            f'batch size, got {shapes}')
+    if axes == {2}: return [x[None] for x in parts]
     return parts if self.batch_first else [np.swapaxes(x, 0, 1) for x in parts]
 
 # %% ../nbs/93_layers.ipynb #77a0703c
+def _make_maps(self, draw, dtype):
+    "Give the module its maps: one matrix, or three (Glorot and Bengio 2010)"
+    E, sizes = self.embed_dim, [self.embed_dim, self.kdim, self.vdim]
+    def drawn(rows, columns):
+        bound = sqrt(6 / (rows + columns))
+        return Parameter(draw.uniform(-bound, bound, (rows, columns)).astype(dtype))
+    if sizes == [E] * 3: self.in_proj_weight = drawn(3 * E, E)
+    else:
+        for name, size in zip('qkv', sizes): setattr(self, f'{name}_proj_weight', drawn(E, size))
+        self.in_proj_weight = None
+
+def _check_attention(self, dropout, refused):
+    "ValueError unless these arguments go together"
+    E, heads = self.embed_dim, self.num_heads
+    if E % heads:
+        raise ValueError('MultiheadAttention: expected an embed_dim that '
+                         f'{heads} heads divide, got {E}')
+    if not 0 <= dropout <= 1 or refused:
+        raise ValueError('MultiheadAttention: expected dropout in [0, 1], add_bias_kv and '
+                         f'add_zero_attn off, got {dropout} and {bool(refused)}')
+
+# %% ../nbs/93_layers.ipynb #38e02fce
 class MultiheadAttention(Module):
     "Attention by several heads side by side (Vaswani et al. 2017, section 3.2.2)"
     forward = _attend
@@ -884,19 +922,20 @@ class MultiheadAttention(Module):
         num_heads:int, # heads, which divide E
         dropout:float=0.0, # probability that a share is dropped in training
         bias:bool=True, # add biases?
+        add_bias_kv:bool=False, add_zero_attn:bool=False, # not here
+        kdim:int=None, vdim:int=None, # numbers of a key and of a value, by default E
         batch_first:bool=False, # (N, L, E) instead of (L, N, E)?
-        rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
+        *, rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
         dtype=np.float32 # precision of the parameters
     ):
         E = self.embed_dim = whole(embed_dim, 'embed_dim')
         self.num_heads, self.batch_first = whole(num_heads, 'num_heads'), batch_first
-        if E % num_heads:
-            raise ValueError('MultiheadAttention: expected an embed_dim that '
-                             f'{num_heads} heads divide, got {E}')
+        self.kdim = E if kdim is None else whole(kdim, 'kdim')
+        self.vdim = E if vdim is None else whole(vdim, 'vdim')
+        _check_attention(self, dropout, add_bias_kv or add_zero_attn)
         self.dropout, self.rng = dropout, rng if rng is None else generator(rng)
-        draw, bound = generator(self.rng), sqrt(6 / (4 * E))    # Glorot and Bengio 2010
-        drawn = draw.uniform(-bound, bound, (3 * E, E)).astype(dtype)
-        self.in_proj_weight = Parameter(drawn)
+        draw = generator(self.rng)
+        _make_maps(self, draw, dtype)
         self.in_proj_bias = Parameter(np.zeros(3 * E, dtype)) if bias else None
         self.out_proj = Linear(E, E, bias, draw, dtype)
         if bias: self.out_proj.bias = Parameter(np.zeros(E, dtype))
@@ -935,7 +974,7 @@ class ConvTranspose2d(Module):
         stride=1, padding=0, output_padding=0, groups:int=1, # as for `conv_transpose2d`
         bias:bool=True, # add a bias to each channel?
         dilation=1, # distance of the pixels under the kernel
-        rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
+        *, rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
         dtype=np.float32 # precision of the parameters
     ):
         if in_channels % groups or out_channels % groups:

@@ -2,6 +2,7 @@
 import copy
 import gc
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -136,7 +137,8 @@ def test_batch_norm_without_memory_uses_the_batch_always():
     (lambda: L.BatchNorm1d(3), (1, 3), 'several values'), (lambda: L.BatchNorm1d(3), (4, 5), 'C = 3, got'),
     (lambda: L.BatchNorm1d(3), (4, 3, 2, 2), r'\(N, C\) or \(N, C, L\)'), (lambda: L.BatchNorm2d(3), (4, 3), r'\(N, C, H, W\)'),
     (lambda: L.LayerNorm(3), (2, 4), r'\(…, 3\), got \(2, 4\)'), (lambda: L.LayerNorm((2, 3)), (3,), r'\(…, 2, 3\)'),
-    (lambda: L.GroupNorm(2, 4), (3,), r'\(N, C, …\)'), (lambda: L.GroupNorm(2, 4), (1, 3, 2), 'divisible by 2'),
+    (lambda: L.GroupNorm(2, 4), (3,), r'\(N, 4, …\)'), (lambda: L.GroupNorm(2, 4), (1, 6, 2), r'\(N, 4, …\), got'),
+    (lambda: partial(L.group_norm, num_groups=2), (1, 3, 2), 'divisible by 2'),
     (lambda: L.ConvTranspose2d(3, 2, 2), (1, 2, 4, 4), r'\(N, 3, H, W\)'), (lambda: L.ConvTranspose2d(3, 2, 2), (3, 4, 4), 'N, 3'),
     (lambda: L.ConvTranspose2d(3, 2, 2, padding=5), (1, 3, 4, 4), 'at least one pixel'),
     (lambda: L.AdaptiveAvgPool2d(2), (3, 4, 4), 'N, C, H, W'), (lambda: L.AdaptiveAvgPool2d(0), (1, 3, 4, 4), 'output_size'),
@@ -150,7 +152,9 @@ def test_wrong_shapes(layer, shape, match):
     (lambda: L.GroupNorm(3, 4), '3 groups divide, got 4'), (lambda: L.BatchNorm1d(0), 'whole number'),
     (lambda: L.ConvTranspose2d(3, 4, 2, groups=2), '2 groups divide'), (lambda: L.Dropout(1.1), 'got 1.1'),
     (lambda: L.Embedding(3, 2, padding_idx=3), 'below 3, got 3'), (lambda: L.MultiheadAttention(5, 2), 'divide, got 5'),
-    (lambda: L.RNN(3, 2, nonlinearity='gelu'), "got 'gelu'"), (lambda: L.LSTM(3, -1), 'whole number'),
+    (lambda: L.RNN(3, 2, nonlinearity='gelu'), "got 'gelu'"), (lambda: L.RNN(3, 2, 1, True), 'got True'), (lambda: L.GRU(3, 2, 2, dropout=-.1), 'got -0.1'),
+    (lambda: L.MultiheadAttention(4, 2, 0., True, False, True), 'add_zero_attn'), (lambda: L.MultiheadAttention(4, 2, 7.), 'got 7.0'),
+    (lambda: L.MultiheadAttention(4, 2, kdim=0), 'kdim'), (lambda: L.LSTM(3, -1), 'whole number'),
     (lambda: L.GELU('fast')(1.), "got 'fast'"), (lambda: L.LSTM(3, 2)(np.ones((2, 1, 3), 'f4'), [np.ones((1, 1, 2))]), '2 first state'),
     (lambda: L.GRU(3, 2)(np.ones((2, 1, 3), 'f4'), np.ones((2, 1, 2))), r'shape \(1, 1, 2\), got')])
 def test_wrong_arguments(make, match):
@@ -271,6 +275,26 @@ def test_attention_derivatives_with_masks():
     bl.check_grads(lambda q, k, v: mha(q, k, v)[0], *(tensor(3, 1, 4, seed=i) for i in range(3)))
     bias = tensor(3, 3)
     bl.check_grads(lambda b: mha(args[0], args[0], args[0], attn_mask=b)[0], bias)
+
+@pytest.mark.parametrize('make', [lambda: L.Dropout(.5, True), lambda: L.Embedding(3, 2, None, 1.), lambda: L.LSTM(3, 2, 1, True, False, 0., False, 2),
+                                  lambda: L.RNN(3, 2, mode='x'), lambda: L.ConvTranspose2d(3, 2, 2, 1, 0, 0, 1, True, 1, 'reflect')])
+def test_arguments_that_only_pytorch_has_are_refused(make):
+    with pytest.raises(TypeError): make()
+
+def test_attention_with_keys_and_values_of_other_sizes():
+    mha, q, k, v = L.MultiheadAttention(4, 2, kdim=3, vdim=5, rng=0, **F8), tensor(3, 2, 4), tensor(6, 2, 3), tensor(6, 2, 5)
+    f, args = parameters_as_arguments(mha, q)
+    assert [n for n, _ in mha.named_parameters()][:3] == ['q_proj_weight', 'k_proj_weight', 'v_proj_weight'] and mha.in_proj_weight is None
+    bl.check_grads(lambda q, k, v: mha(q, k, v)[0], q, k, v)
+    for wrong in [(q, q, v), (q, k, k), (q, k[:4], v), (q, k[:, :1], v[:, :1])]:
+        with pytest.raises(ValueError, match='4, 3, 5 numbers on the last'): mha(*wrong)
+
+def test_attention_is_causal_beside_a_mask():
+    mha, x = L.MultiheadAttention(4, 2, batch_first=True, rng=0, **F8), tensor(2, 3, 4)
+    mask = np.zeros((3, 3), bool)
+    mask[2, 0] = True
+    shares = mha(x, x, x, attn_mask=mask, is_causal=True)[1].data
+    assert (shares[:, mask | np.triu(np.ones((3, 3), bool), 1)] == 0).all() and np.allclose(shares.sum(-1), 1)
 
 @pytest.mark.parametrize('call, error, match', [
     (lambda m, x: m(x, x, x, np.ones((3, 2), bool)), ValueError, 'mask of shape'),
