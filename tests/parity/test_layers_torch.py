@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='PyTorch is the judge here: pip install torch')
 F = torch.nn.functional
 
-from backprop_lit import layers, loss, nn, optim
+from backprop_lit import conv, layers, loss, nn, optim
 from backprop_lit.conv import AvgPool2d, Conv2d, MaxPool2d
 from backprop_lit.tensor import Tensor
 
@@ -76,6 +76,85 @@ for name, how in {'': {}, ' batch first': dict(batch_first=True), ' no bias': di
         lambda how=how: T.MultiheadAttention(8, 2, **how), [SEQ, SEQ[::-1].copy(), floats(5, 3, 8, seed=3)])
 LAYERS['attention alone'] = (lambda: layers.MultiheadAttention(8, 4, rng=0),
                              lambda: T.MultiheadAttention(8, 4), [SEQ[0]] * 3)
+
+OTHER = [floats(4, 3, 8), floats(6, 3, 5, seed=1), floats(6, 3, 7, seed=2)]
+LAYERS['attention other sizes'] = (lambda: layers.MultiheadAttention(8, 2, kdim=5, vdim=7, rng=0),
+                                   lambda: T.MultiheadAttention(8, 2, kdim=5, vdim=7), OTHER)
+LAYERS['attention other values'] = (lambda: layers.MultiheadAttention(8, 2, 0., False, vdim=7, rng=0),
+                                    lambda: T.MultiheadAttention(8, 2, 0., False, vdim=7), [OTHER[0], floats(6, 3, 8), OTHER[2]])
+LAYERS['RNN, by position'] = (lambda: layers.RNN(8, 5, 2, 'relu', False, True, 0., True, rng=0),
+                              lambda: T.RNN(8, 5, 2, 'relu', False, True, 0., True), [SEQ])
+LAYERS['LSTM, by position'] = (lambda: layers.LSTM(8, 5, 2, False, True, 0., True, rng=0), lambda: T.LSTM(8, 5, 2, False, True, 0., True), [SEQ])
+
+class Around(T.Sequential):
+    "A residual block in PyTorch"
+    def forward(self, x): return x + super().forward(x)
+
+def held(base, parts, call):
+    "A module that holds others in a list or a dictionary, in either library"
+    class Holder(base):
+        def __init__(self):
+            super().__init__()
+            self.parts = parts()
+        def forward(self, x): return call(self.parts, x)
+    return Holder()
+
+def chain(parts, x):
+    for part in parts: x = part(x)
+    return x
+
+def ours_row(): return nn.Linear(8, 4, rng=0), nn.Tanh()
+
+def its_row(): return T.Linear(8, 4), T.Tanh()
+
+LAYERS |= {
+    'linear': (lambda: nn.Linear(8, 5, rng=0), lambda: T.Linear(8, 5), [SEQ]),
+    'linear bare': (lambda: nn.Linear(8, 5, False, rng=0), lambda: T.Linear(8, 5, False), [X]),
+    'relu': (nn.ReLU, T.ReLU, [X]), 'sigmoid': (nn.Sigmoid, T.Sigmoid, [X]), 'tanh': (nn.Tanh, T.Tanh, [X]),
+    'flatten': (nn.Flatten, T.Flatten, [IMAGES]), 'flatten some': (lambda: nn.Flatten(2, 3), lambda: T.Flatten(2, 3), [IMAGES]),
+    'sequential': (lambda: nn.Sequential(*ours_row()), lambda: T.Sequential(*its_row()), [X]),
+    'mlp': (lambda: nn.MLP(8, 6, 5, rng=0), lambda: T.Sequential(T.Flatten(), T.Linear(8, 6), T.ReLU(), T.Linear(6, 5)), [X]),
+    'residual': (lambda: layers.Residual(nn.Linear(8, 8, rng=0), nn.Tanh()), lambda: Around(T.Linear(8, 8), T.Tanh()), [X]),
+    'module list': (lambda: held(nn.Module, lambda: layers.ModuleList(ours_row()), chain),
+                    lambda: held(T.Module, lambda: T.ModuleList(its_row()), chain), [X]),
+    'module dict': (lambda: held(nn.Module, lambda: layers.ModuleDict(dict(zip('ab', ours_row()))), lambda d, x: d['b'](d['a'](x))),
+                    lambda: held(T.Module, lambda: T.ModuleDict(dict(zip('ab', its_row()))), lambda d, x: d['b'](d['a'](x))), [X]),
+    'dropout of nothing': (lambda: layers.Dropout(0.), lambda: T.Dropout(0.), [X]),
+    'dropout of all': (lambda: layers.Dropout(1.), lambda: T.Dropout(1.), [X]),
+    'lenet': (lambda: conv.LeNet((16, 16), 5, (3, 4), rng=0), lambda: T.Sequential(
+        T.Conv2d(1, 3, 5, padding=2), T.MaxPool2d(2), T.ReLU(), T.Conv2d(3, 4, 5), T.MaxPool2d(2), T.ReLU(), T.Flatten(), T.Linear(16, 5)),
+        [floats(3, 1, 16, 16)]),
+    'batch norm quick': (lambda: layers.BatchNorm1d(8, momentum=1.), lambda: T.BatchNorm1d(8, momentum=1.), [X]),
+    'batch norm no memory': (lambda: layers.BatchNorm1d(8, track_running_stats=False), lambda: T.BatchNorm1d(8, track_running_stats=False), [X]),
+    'group norm flat': (lambda: layers.GroupNorm(4, 8, affine=False), lambda: T.GroupNorm(4, 8, affine=False), [X]),
+    'adaptive odd': (lambda: layers.AdaptiveAvgPool2d((5, 2)), lambda: T.AdaptiveAvgPool2d((5, 2)), [floats(2, 3, 7, 11)])}
+
+NO_LAYERS = {'Module', 'Recurrent', 'BatchNorm',        # what others are made of
+             'ConvNet', 'Jitter'}                       # a network of layers that have rows, and noise on images
+
+def test_every_public_layer_has_a_row():
+    public = {n for m in (nn, conv, layers) for n in m.__all__
+              if isinstance(getattr(m, n), type) and issubclass(getattr(m, n), nn.Module)}
+    made = {type(part).__name__ for row in LAYERS.values() for part in row[0]().modules()}
+    assert public - NO_LAYERS <= made, sorted(public - NO_LAYERS - made)
+
+@pytest.mark.parametrize('name', [n for n in layers.__all__ + conv.__all__ + nn.__all__ if hasattr(T, n) and n != 'Module'])
+def test_arguments_stand_in_pytorchs_order(name):
+    "As far as both have them; ours that it lacks come last and by keyword, or are refused by it"
+    import inspect
+    kinds = {m: getattr(m, name, None) for m in (nn, conv, layers)}
+    ours = next(k for k in kinds.values() if k is not None)
+    if not isinstance(ours, type) or not issubclass(ours, nn.Module): return
+    def names(c): return [n for n, p in inspect.signature(c).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    mine, its = [n for n in names(ours) if n not in ('rng', 'dtype')], names(getattr(T, name))
+    if its and mine: assert mine == its[:len(mine)]
+
+def test_dropout_between_recurrent_layers_stops_with_eval():
+    for kind in ('RNN', 'GRU', 'LSTM'):
+        ours, theirs = getattr(layers, kind)(8, 5, 2, dropout=.5, rng=0), getattr(T, kind)(8, 5, 2, dropout=.5)
+        ours.load_state_dict(numpy_state(theirs))
+        compare(ours.eval(), theirs.eval(), [SEQ])
+        assert not np.allclose(ours.train()(SEQ)[0].data, ours(SEQ)[0].data)
 
 def numpy_state(module): return {k: v.detach().numpy() for k, v in module.state_dict().items()}
 
@@ -245,6 +324,31 @@ def test_distances(name, how):
     a = f(*mine, reduction=how, **more)
     more = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in more.items()}
     agree(a, g(*its, reduction=how, **more), mine, its)
+
+LOGITS_3, LABELS_3 = floats(2, 5, 3, 2), np.array([[[0, 1], [2, -100], [4, 4]], [[1, 1], [3, -100], [0, 2]]])
+
+@pytest.mark.parametrize('how', ['mean', 'sum', 'none'])
+@pytest.mark.parametrize('more', [{}, dict(weight=WEIGHT), dict(label_smoothing=0.2), dict(weight=WEIGHT, label_smoothing=0.2)])
+@pytest.mark.parametrize('kind', ['shares', 'places', 'shares of places'])
+def test_cross_entropy_against_shares_and_at_places(kind, more, how):
+    if kind == 'shares': x, y = LOGITS, np.random.default_rng(1).dirichlet(np.ones(5), 6).astype('f4')
+    elif kind == 'places': x, y = LOGITS_3, LABELS_3
+    else: x, y = LOGITS_3, np.moveaxis(np.random.default_rng(1).dirichlet(np.ones(5), (2, 3, 2)), -1, 1).astype('f4').copy()
+    mine, its = [as_ours(x)], [as_theirs(x)]
+    if y.dtype.kind == 'f': mine, its = mine + [as_ours(y)], its + [as_theirs(y)]
+    a = loss.cross_entropy(mine[0], mine[-1] if len(mine) > 1 else y, how, **more)
+    more = {k: torch.from_numpy(v) if k == 'weight' else v for k, v in more.items()}
+    agree(a, F.cross_entropy(its[0], its[-1] if len(its) > 1 else torch.from_numpy(y), reduction=how, **more), mine, its)
+
+@pytest.mark.parametrize('how', ['mean', 'sum', 'none'])
+@pytest.mark.parametrize('more', [{}, dict(weight=WEIGHT), dict(ignore_index=2), dict(weight=WEIGHT, ignore_index=4)])
+@pytest.mark.parametrize('x, y', [(LOGITS, LABELS), (LOGITS_3, LABELS_3)])
+def test_nll(x, y, more, how):
+    y = np.where(y < 0, 3, y) if 'ignore_index' in more else y
+    mine, its = as_ours(x), as_theirs(x)
+    a = loss.nll_loss(mine, y, how, **more)
+    more = {k: torch.from_numpy(v) if k == 'weight' else v for k, v in more.items()}
+    agree(a, F.nll_loss(its, torch.from_numpy(y), reduction=how, **more), [mine], [its])
 
 def test_hinge():
     mine, its, y = as_ours(LOGITS), as_theirs(LOGITS), np.sign(floats(6, 5, seed=5))
