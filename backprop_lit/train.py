@@ -19,8 +19,8 @@ from .optim import SGD, Adam, LRScheduler, OneCycleLR, Optimizer
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['Score', 'Epoch', 'MODELS', 'RATES', 'HOOKS', 'OPTIONS', 'accuracy', 'testing', 'evaluate', 'predict', 'History',
-           'Bar', 'train_step', 'Training', 'fit', 'Sweep', 'lr_finder', 'main']
+__all__ = ['Score', 'Epoch', 'READERS', 'MODELS', 'RATES', 'HOOKS', 'OPTIONS', 'accuracy', 'testing', 'evaluate', 'predict',
+           'History', 'Bar', 'train_step', 'Training', 'fit', 'Sweep', 'lr_finder', 'main']
 
 # %% ../nbs/12_train.ipynb #000cd0e5
 def accuracy(
@@ -435,6 +435,8 @@ def _sizes(text):
     return [_whole(1)(part) for part in text.split(',')] if text else []
 
 # %% ../nbs/12_train.ipynb #98b4eaaa
+READERS = []    # functions of a folder, giving (train, test), or None if it is not theirs
+
 def _read(data) -> tuple: # (train, test)
     "The data that `--data` stands for. Raises ValueError or FileNotFoundError."
     if data in ('digits', 'mnist'): return digits() if data == 'digits' else mnist()
@@ -445,8 +447,11 @@ def _read(data) -> tuple: # (train, test)
     spots = [spot / (name + end) for spot in (folder / 'MNIST' / 'raw', folder)
              for end in ('', '.gz')]
     if any(map(os.path.lexists, spots)): return mnist(folder)
-    raise FileNotFoundError(f'--data: expected {spots[0]}, found nothing there. Name '
-                            'the folder above MNIST/raw, or write --data mnist')
+    for reader in READERS:
+        if found := reader(folder): return found
+    raise FileNotFoundError(f'--data: expected {spots[0]} or LABEL/….png, found nothing '
+                            'there. Name the folder above MNIST/raw, or above the labels, '
+                            'or write --data mnist')
 
 # %% ../nbs/12_train.ipynb #024fb356
 def _mlp(shape, classes, hidden, seed):
@@ -462,6 +467,7 @@ Train a network to read handwritten digits, and test it on digits it has never s
 
   backprop-lit train                          the small digits, in seconds
   backprop-lit train --data mnist             MNIST; see BACKPROP_LIT_DATA below
+  backprop-lit train --data photos            PNG images, photos/LABEL/NAME.png
   backprop-lit train --hidden 32 --epochs 50  one hidden layer of 32 units, for longer
   backprop-lit train --optimizer sgd --lr 0.5 other steps
   backprop-lit train --plot curve.svg         draw loss and accuracy
@@ -471,7 +477,8 @@ Step sizes follow one cycle: they rise to --lr during the first 30 % of the step
 fall to nearly nothing at the end. The same seed gives the same numbers on the same
 machine. 'mnist' is looked for in the folder that BACKPROP_LIT_DATA names, else in the
 user's cache, and downloaded where the extra is installed: pip install
-"backprop_lit[vision]". Exit code: 0, 2 after a mistake, 130 after Ctrl-C.
+"backprop_lit[vision]". PNG images need the extra images; without folders train and
+test a fifth of them is set aside, always the same. Exit code: 0, 2 after a mistake, 130 after Ctrl-C.
 """
 
 class _Parser(argparse.ArgumentParser):
@@ -481,7 +488,8 @@ class _Parser(argparse.ArgumentParser):
 
 OPTIONS = {
     '--data': dict(default='digits', metavar='WHAT', help='digits, mnist, or a folder '
-                   "that holds MNIST's files (default: digits)"),
+                   "that holds MNIST's files, PNG images as LABEL/*.png, or two such "
+                   'folders, train and test (default: digits)'),
     '--model': dict(default='mlp', choices=MODELS, help='kind of network (default: '
                     'mlp)'),
     '--hidden': dict(type=_sizes, default=[100, 200], metavar='H,H', help='sizes of '
@@ -493,7 +501,7 @@ OPTIONS = {
     '--optimizer': dict(default='adam', choices=['adam', 'sgd'], help='sgd has '
                         'momentum 0.85 to 0.95 (default: adam)'),
     '--lr': dict(type=_positive, metavar='X', help='longest step (default: 0.003 for '
-                 'adam, 0.01 for adam with conv, 0.1 for sgd)'),
+                 'adam, 0.005 for adam with conv, 0.1 for sgd)'),
     '--seed': dict(type=_whole(0), default=0, metavar='N', help='decides first weights '
                    'and order of images (default: 0)'),
     '--plot': dict(type=Path, metavar='FILE', help='draw the training into FILE: .svg, '
