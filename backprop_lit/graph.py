@@ -534,6 +534,7 @@ def _arrows(items, edges, group, boxes, bold, text_of):
         arrows[key] = boxes[ends[0]], boxes[ends[1]], text, *style
     return list(arrows.values())
 
+# %% ../nbs/04_graph.ipynb #a73c3afa
 def _labeller(edge_labels):
     "Returns a function from node and argument number to the text of that edge, or ''."
     if isinstance(edge_labels, dict):

@@ -79,6 +79,7 @@ def _pack(groups, state) -> dict:
     return {'state': {number[p]: _copied(s) for p, s in state.items()},
             'param_groups': groups}
 
+# %% ../nbs/11_optim.ipynb #8ae9752a
 def _unpack(saved, groups) -> tuple: # (groups, state)
     "The reverse of `_pack`. Raises ValueError if these groups hold other tensors."
     params = [p for g in groups for p in g['params']]
@@ -118,14 +119,15 @@ class Optimizer:
         "Forget the gradients"
         for group in self.param_groups:
             for p in group['params']:
-                _GRAD.__set__(p, None if set_to_none else np.zeros_like(p.value))
+                if p.extra: p.extra.pop('grad', None)
+                if not set_to_none: _GRAD.__set__(p, np.zeros_like(p.value))
 
     def step(self):
         "Move every tensor that has a gradient. Raises RuntimeError if none has one."
         moved = []
         for group in self.param_groups:
             for p in group['params']:
-                if (g := _GRAD.__get__(p)) is None: continue
+                if not p.extra or (g := p.extra.get('grad')) is None: continue
                 g = g.value if isinstance(g, Node) else g
                 self.update(p.value, g, self.state.setdefault(p, {}), group)
                 moved.append(p.value)
@@ -177,8 +179,11 @@ class SGD(Optimizer):
 
     def update(self, w, g, state, group):
         "One step of the array `w` against `g`"
-        lr, mu, part, room = (group['lr'], group['momentum'], 1 - group['dampening'],
-                              self.room(w))
+        lr, mu, room = group['lr'], group['momentum'], self.room(w)
+        if not (mu or group['weight_decay']):
+            w -= np.multiply(g, lr, out=room)
+            return
+        part = 1 - group['dampening']
         if group['weight_decay']:
             g = np.add(g, np.multiply(w, group['weight_decay'], out=room), out=room)
         v = state.get('momentum_buffer')
@@ -262,6 +267,7 @@ class Adagrad(Optimizer):
         lr = group['lr'] / (1 + (t - 1) * group['lr_decay'])
         w -= np.multiply(np.divide(g, root, out=room), lr, out=room)
 
+# %% ../nbs/11_optim.ipynb #a12a33a6
 def _decayed(optimizer, w, g, group):
     "The gradient with the pull towards zero added, in memory of its own"
     if not group['weight_decay']: return g
@@ -317,6 +323,7 @@ def _gradients(params) -> list:
     found = [g for p in params if (g := _GRAD.__get__(p)) is not None]
     return [g.value if isinstance(g, Node) else g for g in found]
 
+# %% ../nbs/11_optim.ipynb #5ef46fcb
 def clip_grad_norm_(
     parameters, # tensors, or one
     max_norm:float, # largest length allowed, > 0
@@ -340,6 +347,7 @@ def clip_grad_norm_(
         changed(g)
     return Tensor(total)
 
+# %% ../nbs/11_optim.ipynb #4ca895e2
 def clip_grad_value_(parameters, clip_value:float):
     "Move every number of every gradient into [-clip_value, clip_value]"
     if not clip_value > 0:
