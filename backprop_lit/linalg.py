@@ -110,7 +110,8 @@ def _terms(text, shapes):
     "The letters of each operand and of the result, written out in full"
     left, arrow, result = text.partition('->')
     terms = left.split(',')
-    if not re.fullmatch(r'([a-zA-Z,]|\.{3})*(->([a-zA-Z]|\.{3})*)?', text):
+    term = r'[a-zA-Z]*(\.{3}[a-zA-Z]*)?'
+    if not re.fullmatch(f'{term}(,{term})*(->{term})?', text):
         raise _einsum_error(text, shapes, "letters, ',', '...' and one '->'")
     if len(terms) != len(shapes):
         raise _einsum_error(text, shapes, f'{len(terms)} operands')

@@ -186,6 +186,7 @@ def test_checkpoint_that_lies_with_a_good_seal(folder, checkpoint, drawn):
     COUNTS['lies'] += 1
     from backprop_lit.saving import _decoded, _sealed
     path, model = folder / 'lie', MLP(4, 2, rng=1)
+    (folder / 'target').unlink(missing_ok=True)
     arrays, about = _decoded(path, checkpoint[2])
     about.pop('sha256')
     path.write_bytes(_sealed(arrays, drawn.draw(lies(about))))
