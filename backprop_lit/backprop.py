@@ -74,7 +74,8 @@ def backward(
     keep = create_graph if retain_graph is None else retain_graph
     for node, g in flow(root, g, keep, create_graph):
         if node.op is None or node.extra and RETAIN in (node.hooks or ()):
-            node.grad = g if node.grad is None else node.grad + g
+            if node.extra: node.grad = g if node.grad is None else node.grad + g
+            else: node.extra = {'grad': g}      # a leaf that has nothing yet
 
 # %% ../nbs/06_backprop.ipynb #3516fc66
 def _gradient_of(f, i:int, g):
