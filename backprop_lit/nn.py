@@ -12,9 +12,9 @@ from .ops import no_grad, primitive
 from .tensor import Tensor
 
 # %% auto #0
-__all__ = ['linear', 'as_rows', 'Parameter', 'Module', 'below', 'unknown', 'assign', 'run_forward_hooks', 'stored', 'manual_seed',
-           'generator', 'whole', 'wrong_features', 'Linear', 'ReLU', 'Sigmoid', 'Tanh', 'Flatten', 'must_be_module',
-           'Sequential', 'MLP']
+__all__ = ['linear', 'edits', 'as_rows', 'Parameter', 'Module', 'below', 'unknown', 'assign', 'remove', 'run_forward_hooks',
+           'stored', 'manual_seed', 'generator', 'whole', 'wrong_features', 'Linear', 'ReLU', 'Sigmoid', 'Tanh',
+           'Flatten', 'must_be_module', 'Sequential', 'MLP']
 
 # %% ../nbs/09_nn.ipynb #ae3ae458
 def as_rows(
@@ -128,8 +128,15 @@ def assign(module:Module, name:str, value):
         raise TypeError(f'{type(module).__name__}.{name}: expected a {kind} in place of the '
                         f'old, got {type(value).__name__}. Assign a {kind}, or None first')
     object.__setattr__(module, name, value)
+    edits[0] += 1
 
-Module.__getattr__, Module.__setattr__ = unknown, assign    # Python calls these
+def remove(module:Module, name:str):
+    "Delete an attribute"
+    object.__delattr__(module, name)
+    edits[0] += 1
+
+edits = [0]     # how often an attribute of any module was set or deleted
+Module.__getattr__, Module.__setattr__, Module.__delattr__ = unknown, assign, remove
 
 # %% ../nbs/09_nn.ipynb #7434a43c
 @patch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['Memory', 'Symbol', 'Call', 'Refused', 'Recorded', 'Tape', 'recording', 'Watch', 'record', 'difference', 'simplify',
-           'needed', 'guards_first', 'place', 'Otherwise', 'Program', 'capture']
+           'without_fillings', 'needed', 'guards_first', 'place', 'Otherwise', 'Program', 'capture']
 
 # %% ../nbs/17_capture.ipynb #22ff3b0d
 import dis, gc, linecache, operator, random, sys, threading, types, warnings, weakref, zlib
@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from itertools import chain, count
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.lib.stride_tricks import sliding_window_view
 from . import nn, tensor
 from .graph import Node, changed, changes, clock, owner
 from .ops import is_grad_enabled, primitive
@@ -28,9 +29,10 @@ from .tensor import Tensor
 class Memory:
     "A piece of memory that a program touches: where it comes from, and its life"
     __slots__ = ('kind', 'source', 'shape', 'dtype', 'changed', 'first', 'last', 'name',
-                 'buffer', 'flat')
-    def __init__(self, kind:str, source, shape:tuple, dtype):
+                 'buffer', 'flat', 'order')
+    def __init__(self, kind:str, source, shape:tuple, dtype, order:tuple=None):
         self.kind, self.source, self.shape, self.dtype = kind, source, shape, dtype
+        self.order = order or tuple(range(len(shape)))      # of the axes in memory
         self.changed, self.name, self.first, self.last = False, None, None, -1
         self.buffer = self.flat = None
     @property
@@ -150,7 +152,7 @@ class Tape:
 
     def new(self, array, kind:str, source=None) -> Recorded:
         "A whole array, of memory not known so far"
-        memory = Memory(kind, source, array.shape, array.dtype)
+        memory = Memory(kind, source, array.shape, array.dtype, _order(array))
         if kind == 'input': self.given.append(memory)
         if kind in ('input', 'leaf', 'outside'): self.arrays[memory] = array
         return Recorded(array, Symbol(memory, array.shape, array.dtype), self)
@@ -175,6 +177,15 @@ class Tape:
         if self.marks[id(a)][0] != mark[0]: raise _refuse(
             f'an array of shape {a.shape} that is changed in place, unseen', 'Let the step reach '
             'it by a variable, an attribute, a list or a dictionary, or change a tensor, add_()')
+
+def _order(array) -> tuple:
+    "The axes as they follow each other in memory, the one with the longest steps first"
+    return tuple(sorted(range(array.ndim), key=lambda i: -abs(array.strides[i])))
+
+def _ordered(row, shape, order):
+    "A row of numbers as an array of this shape, with the axes in this order in memory"
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return row.reshape([shape[i] for i in order]).transpose(back)
 
 # %% ../nbs/17_capture.ipynb #5fcd1adf
 def _call(self, form, f, args, **extra) -> Recorded:
@@ -212,7 +223,9 @@ def _view(self, x, f, *args) -> Recorded:
     "Another view of the memory of `x`, or a copy where NumPy must make one"
     array = f(x.array, *args)
     if array.size and not np.may_share_memory(array, x.array):
-        return self.call('call', f, (x, *args))
+        if f is not np.reshape: return self.call('call', f, (x, *args))
+        x = self.call('copy', np.ndarray.astype, (x, x.dtype, 'C'))
+        array = f(x.array, *args)
     if array.shape == x.shape and array.strides == x.array.strides and f is not operator.getitem:
         return x
     symbol = Symbol(x.symbol.memory, array.shape, array.dtype, x.symbol, (f, args))
@@ -276,10 +289,15 @@ def _astype(self, x, dtype, copy=True):
     if not copy and x.dtype == dtype: return x
     return self.call('copy', np.ndarray.astype, (x, np.dtype(dtype)))
 
-def _like(self, number, x, dtype=None, shape=None):
-    "An array filled with a number"
-    shape = x.shape if shape is None else tuple(np.atleast_1d(shape).tolist())
-    return self.call('fill', np.full, (shape, number, np.dtype(dtype or x.dtype)))
+def _like(self, number, x, dtype=None, order='K', shape=None):
+    "An array filled with a number, or with nothing, in memory as NumPy would have it"
+    like = np.empty_like(_raw(x), dtype, order, shape=shape)
+    return self.call('fill', _filled, (like.shape, number, like.dtype, _order(like)))
+
+def _filled(shape, number, dtype, order):
+    row = np.empty(np.prod(shape, dtype=int), dtype)
+    if number is not None: row.fill(number)
+    return _ordered(row, shape, order)
 
 Tape.getitem, Tape.mean, Tape.astype, Tape.like = _getitem, _mean, _astype, _like
 
@@ -311,7 +329,7 @@ def _reduction(u):
     return reduction
 def _filling(n):
     return lambda tape, x, dtype=None, order='K', subok=True, shape=None: tape.like(
-        n, x, dtype, shape)
+        n, x, dtype, order, shape)
 
 # %% ../nbs/17_capture.ipynb #92c673bf
 _FUNCTIONS = {
@@ -327,8 +345,11 @@ _FUNCTIONS = {
     np.broadcast_to: lambda tape, x, shape: tape.view(x, np.broadcast_to, shape),
     np.ravel: lambda tape, x: tape.view(x, np.reshape, -1),
     np.copy: lambda tape, x: tape.astype(x, x.dtype),
-    np.zeros_like: _filling(0), np.empty_like: _filling(0), np.ones_like: _filling(1),
-    np.full_like: lambda tape, x, n, dtype=None, shape=None: tape.like(n, x, dtype, shape),
+    np.zeros_like: _filling(0), np.empty_like: _filling(None), np.ones_like: _filling(1),
+    np.full_like: lambda tape, x, n, dtype=None, order='K', subok=True, shape=None: tape.like(
+        n, x, dtype, order, shape),
+    sliding_window_view: lambda tape, x, window, axis=None: tape.view(
+        x, sliding_window_view, window, axis),
     np.shape: lambda tape, x: x.shape, np.ndim: lambda tape, x: x.ndim,
     np.size: lambda tape, x, axis=None: x.size if axis is None else x.shape[axis]}
 
@@ -628,6 +649,7 @@ class Watch:
     def __init__(self, step, args:tuple=(), modules=()):
         self.places, boxes = _within_reach(step, (*_leaves(args), *modules))
         self.sizes = [(box, len(box)) for box in boxes]
+        self.boxed = {id(h): h for h, key, _ in self.places if key == '__dict__'}.values()
         self.prints = [(v, _print(v)) for holder, _, v in self.places
                        if isinstance(v, np.ndarray) and isinstance(holder, _FIXED)]
 
@@ -886,29 +908,51 @@ def _swap(a, same):
         same[a] = a if base is a.base else Symbol(base.memory, a.shape, a.dtype, base, a.view)
     return same.get(a, a)
 
-def _print_of(a, version):
+def _print_of(a, state):
     "Equal for arguments that hold the same numbers"
-    if isinstance(a, (tuple, list)): return tuple(_print_of(b, version) for b in a)
+    if isinstance(a, (tuple, list)): return tuple(_print_of(b, state) for b in a)
     if not isinstance(a, Symbol): return type(a), repr(a)
-    if a.base is None: return a, version[a.memory]
-    return _print_of(a.base, version), a.view[0], repr(a.view[1])
+    if a.base is None: return a if a.late else None, state[a.memory]
+    return _print_of(a.base, state), a.view[0], repr(a.view[1])
+
+# %% ../nbs/17_capture.ipynb #15af6c16
+class _States(dict):
+    "memory -> a number for its history; the first memory with a history stands for later ones"
+    def __init__(self, calls):
+        self.numbers, self.first, self.calls = {}, {}, calls
+        self.last = {c.out.memory: c for c in calls if c.writes and c.out is not None}
+        self.roots = {c.out.memory: c.out for c in calls if c.form == 'fill'}
+    def __missing__(self, memory): return self.reach(memory, ('new', memory))
+    def reach(self, memory, history):
+        self[memory] = self.numbers.setdefault(history, len(self.numbers))
+        return self[memory]
+    def note(self, c, old, same):
+        "Take `c`, which was the call `old`, into the history of what it fills or changes"
+        m = c.out.memory
+        if c.form == 'fill' and m.kind == 'temp' and m.changed:
+            self.reach(m, ('fill', _print_of(c.args, self)))
+        if not c.writes: return
+        self.reach(m, (c.form, c.f, _print_of((c.args, c.out), self), repr(c.extra)))
+        if m not in self.roots or self.last[m] is not old: return
+        twin = self.first.setdefault(self[m], m)
+        if twin is not m: same[self.roots[m]] = self.roots[twin]
 
 # %% ../nbs/17_capture.ipynb #de1b1594
 _PURE = {'ufunc', 'reduce', 'where', 'copy', 'fill'}
 
 def simplify(calls:list) -> tuple: # (calls, symbol -> the symbol that stands for it now)
     "The calls without those whose result is constant, or is there already"
-    same, seen, version, kept = {}, {}, Counter(), []
-    for c in calls:
-        out = _swap(c.out, same) if c.writes else c.out
-        c = Call(c.form, c.f, _swap(c.args, same), c.extra, out, c.writes)
-        if c.writes and out is not None: version[out.memory] += 1
+    same, seen, state, kept = {}, {}, _States(calls), []
+    for old in calls:
+        out = _swap(old.out, same) if old.writes else old.out
+        c = Call(old.form, old.f, _swap(old.args, same), old.extra, out, old.writes)
+        if out is not None: state.note(c, old, same)
         if c.form in _PURE and not c.writes and not out.memory.changed:
             if all(s.memory.kind == 'const' for s in _symbols(c.args)) and (
                 out.memory.nbytes < 4096 or c.form == 'fill'):
                 out.memory.kind, out.memory.source = 'const', _computed(c)
                 continue
-            key = c.form, c.f, _print_of(c.args, version), repr(c.extra)
+            key = c.form, c.f, _print_of(c.args, state), repr(c.extra)
             if seen.setdefault(key, out) is not out:
                 same[out] = seen[key]
                 continue
@@ -920,6 +964,36 @@ def _computed(c):
     "The result of a call whose arguments are constant"
     get = lambda a: _array_of(a) if isinstance(a, Symbol) else a
     return np.asarray(c.f(*map(get, c.args), **c.extra))
+
+# %% ../nbs/17_capture.ipynb #dcb48205
+def _through(symbol, array):
+    "The view of `array` that `symbol` is of its memory"
+    if symbol.base is None: return array
+    return symbol.view[0](_through(symbol.base, array), *symbol.view[1])
+
+def _target(c):
+    "What a call overwrites without reading it: (symbol, index), or nothing"
+    if not c.writes or c.out is None or c.out.late: return None
+    read = c.args[1:] if c.form in ('set', 'do') else c.args
+    if any(s.memory is c.out.memory for s in _symbols(read)): return None
+    if c.form == 'ufunc' or c.form == 'do' and c.f is _copy_into: return c.out, ...
+    return (c.args[0], c.args[1]) if c.form == 'set' else None
+
+def without_fillings(calls:list) -> list:
+    "The calls, with those fillings that nobody will see made empty"
+    new = {}
+    for i, c in enumerate(calls):
+        if c.form != 'fill' or c.args[1] is None or not c.out.memory.changed: continue
+        memory = c.out.memory
+        shape, number, dtype, order = c.args
+        mask = _filled(shape, 0, np.dtype(bool), order)
+        for later in calls[i + 1:]:
+            if not any(s.memory is memory for s in _symbols((*later.args, later.out))): continue
+            target = _target(later)
+            if target is None or target[0].memory is not memory: break
+            _through(target[0], mask)[target[1]] = True
+        if mask.all(): new[c] = Call(c.form, c.f, (shape, None, dtype, order), c.extra, c.out)
+    return [new.get(c, c) for c in calls]
 
 # %% ../nbs/17_capture.ipynb #6abe2d61
 def needed(calls:list, memories:set) -> list:
@@ -993,10 +1067,12 @@ def _lives(calls, outputs):
 def _heir(c, i):
     "An argument that dies in this call, and whose memory the result may take, or None"
     if c.form != 'ufunc' or c.f.signature is not None: return None
+    if c.out.memory.nbytes == c.out.dtype.itemsize: return None    # slower in place, for one number
     for a in c.args:
         if not isinstance(a, Symbol) or a.base is not None or a.late: continue
         m = a.memory
-        fits = (a.shape, a.dtype) == (c.out.shape, c.out.dtype) and m.kind == 'temp'
+        fits = (a.shape, a.dtype) == (c.out.shape, c.out.dtype) and m.kind == 'temp' and (
+            m.order == c.out.memory.order)
         alone = all(b is a or b.memory is not m for b in _symbols(c.args))
         if fits and alone and m.last == i and m.flat is None: return m
     return None
@@ -1021,7 +1097,7 @@ def place(calls:list, memories:list) -> int: # bytes in all
             if heir is not None: m.name, blocks[m] = heir, blocks[heir]
             elif free.get(size): blocks[m] = free[size].pop()
             else: blocks[m], total = _aligned(size), total + size
-            m.buffer = blocks[m][:m.nbytes].view(m.dtype).reshape(m.shape)
+            m.buffer = _ordered(blocks[m][:m.nbytes].view(m.dtype), m.shape, m.order)
             if heir is not None: m.buffer = heir.buffer
         for d in dying.get(i, ()):
             if d is not heir and d in blocks: free.setdefault(len(blocks[d]), []).append(blocks[d])
@@ -1044,7 +1120,7 @@ def _in_rows(calls):
         sizes = [m.nbytes // dtype.itemsize for m in row]
         flat, ends = np.empty(sum(sizes), dtype), np.cumsum(sizes)
         for m, n, end in zip(row, sizes, ends):
-            m.buffer, m.flat = flat[end - n:end].reshape(m.shape), flat
+            m.buffer, m.flat = _ordered(flat[end - n:end], m.shape, m.order), flat
 
 # %% ../nbs/17_capture.ipynb #50bad482
 def _is_linear(c, scaled):
@@ -1097,13 +1173,15 @@ def _with_rate(calls, outputs):
 # %% ../nbs/17_capture.ipynb #23249d7b
 _WORDS = {'matmul': 'h', 'maximum': 'a', 'exp': 'e', 'greater': 'mask', 'equal': 'one_hot',
     'maximum_': 'top', 'minimum_': 'least', 'add_': 'total', 'divide': 'ratio', 'log': 'log_total',
-    'subtract': 'difference', 'add': 'added', 'multiply': 'product', 'full': 'filled'}
+    'subtract': 'difference', 'add': 'added', 'multiply': 'product', '_filled': 'filled',
+    'astype': 'copied', 'result': 'filled'}
 
 class _Writer:
     "Writes the source of a program, and keeps what its names stand for"
     def __init__(self, inputs, modules=(), exact=True, promised=()):
         self.inputs, self.exact, self.promised = inputs, exact, dict(promised)
-        self.lines, self.scope, self.static, self.taken = [], {}, {}, {*inputs}
+        self.lines, self.scope, self.static = [], {}, {}
+        self.taken = {'numbers', 'min', 'max', *inputs}
         self.roots, self.views, self.constants = {}, {}, {}
         self.paths, self.acted = _paths(modules), False
 
@@ -1212,8 +1290,8 @@ def _write_ufunc(w, c, out):
     if classes:
         eye = w.text(w.constant(np.eye(classes, dtype=bool)))
         return w.say(f'{eye}.take({w.text(c.args[0].base)}, axis=0, out={out()}, mode="clip")')
-    f = np.dot if c.f is np.matmul and c.out.base is None and _are_matrices(c) else c.f
-    args = ', '.join([w.text(_number_for(w, a, c)) for a in c.args])
+    f, args = _product(w, c) or (c.f, c.args)
+    args = ', '.join([w.text(_number_for(w, a, c)) for a in args])
     w.say(f'{w.bound(f)}({args}, out={out()})')
 
 # %% ../nbs/17_capture.ipynb #f824d7d4
@@ -1231,18 +1309,29 @@ def _are_matrices(c):
     return all(isinstance(a, Symbol) and len(a.shape) == 2 and a.dtype.kind == 'f'
                and a.dtype == c.out.dtype for a in c.args)
 
+def _product(w, c):
+    "The function, and its arguments, that multiply these two matrices fastest, or None"
+    if c.f is not np.matmul or c.out.base is not None or not _are_matrices(c): return None
+    (x, y), (n, inner) = c.args, c.args[0].shape
+    if n in (2, 3) and not w.exact and inner * y.shape[1] >= 4096 and hasattr(np, 'matvec'):
+        if y.base is None: return np.vecmat, (x, y)
+        if y.base.base is None and y.view == (np.transpose, (None,)): return np.matvec, (y.base, x)
+    return (np.matmul if 1 < inner < 7 and n * y.shape[1] > 1 << 14 else np.dot), c.args
+
 def _number_for(w, a, c):
     "A Python number as an array: a full one for maximum and minimum"
     if type(a) not in (int, float) or c.f.signature is not None: return a
     dtype = np.result_type(*[s.dtype for s in _symbols(c.args)])
     if dtype.kind != 'f': return a
     full = c.f in (np.maximum, np.minimum) and np.prod(c.out.shape) <= 1 << 20
-    return w.constant(np.full(c.out.shape if full else (), a, dtype))
+    full = full and c.out.base is None
+    return w.constant(_filled(c.out.shape, a, dtype, c.out.memory.order) if full
+                      else np.asarray(a, dtype))
 
 # %% ../nbs/17_capture.ipynb #ba4340c6
 def _constant(self, array):
     "A symbol for an array that is always the same"
-    key = array.tobytes(), array.dtype, array.shape
+    key = array.tobytes(), array.dtype, array.shape, array.strides
     if key not in self.constants:
         memory = Memory('const', array, array.shape, array.dtype)
         self.constants[key] = Symbol(memory, array.shape, array.dtype)
@@ -1251,19 +1340,41 @@ _Writer.constant = _constant
 
 def _write_reduce(w, c, out):
     x, axis = c.args[0], c.extra['axis']
-    rows = (isinstance(x, Symbol) and len(x.shape) == 2 and axis in (0, (0,)) and len(x.shape)
-            and x.dtype == c.out.dtype and x.dtype.kind == 'f' and x.shape[0] > 1)
-    if rows and not w.exact and c.f == np.add.reduce:
-        ones = w.text(w.constant(np.ones(x.shape[0], x.dtype)))
-        return w.say(f'{w.bound(np.dot)}({ones}, {w.text(x)}, out={out()})')
-    w.say(f'{_reducer(w, c)}({w.text(x)}, axis={axis}, out={out()})')
+    axes = range(len(x.shape)) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
+    along = [i % len(x.shape) for i in axes] if x.shape else []
+    fits = len(along) == 1 and c.out.base is None and np.prod(x.shape) > 1 and (
+        len(x.shape) == 2 and along == [0] or len(x.shape) < 3 and x.shape[along[0]] <= 64)
+    if fits and not w.exact and c.f == np.add.reduce and x.dtype == c.out.dtype and x.dtype.kind == 'f':
+        ones = w.text(w.constant(np.ones(x.shape[along[0]], x.dtype)))
+        pair = [ones, w.text(x)] if along == [0] else [w.text(x), ones]
+        return w.say(f'{w.bound(np.dot)}({", ".join(pair)}, out={out()})')
+    if w.exact or not _write_sums(w, c, x, axis, out):
+        w.say(f'{_reducer(w, c)}({w.text(x)}, axis={axis}, out={out()})')
+
+def _write_sums(w, c, x, axis, out):
+    "Sums over all axes but one, as two products with ones, if they lie well in memory"
+    if not (c.f == np.add.reduce and isinstance(axis, tuple) and len(axis) == len(x.shape) - 1 > 1
+            and x.static and x.memory.kind == 'temp' and x.dtype == c.out.dtype): return False
+    order = _order(a := _array_of(x))
+    at = next(i for i, k in enumerate(order) if k not in {j % a.ndim for j in axis})
+    before, last = (int(np.prod([a.shape[k] for k in part])) for part in (order[:at], order[at + 1:]))
+    dense = a.transpose(order)
+    if x.dtype.kind != 'f' or last < 16 or not dense.flags.c_contiguous: return False
+    room = np.empty((before, c.out.shape[0]), x.dtype)
+    rows, flat = w.name('rows'), w.name('flat_sums')
+    w.scope |= {rows: dense.reshape(-1, last), flat: room.reshape(-1)}
+    ones = [w.text(w.constant(np.ones(n, x.dtype))) for n in (last, before)]
+    w.say(f'{w.bound(np.dot)}({rows}, {ones[0]}, out={flat})')
+    w.say(f'{w.bound(np.dot)}({ones[1]}, {w.bound(room, "sums")}, out={out()})')
+    return True
 
 # %% ../nbs/17_capture.ipynb #cf4ef0e9
 def _reducer(w, c): return w.bound(c.f, f'{c.f.__self__.__name__}_reduce')
 
 def _write_copy(w, c, out):
     w.say(f'{w.bound(np.copyto)}({out()}, {w.text(c.args[0])}, casting="unsafe")')
-def _write_fill(w, c, out): w.say(f'{out()}.fill({c.args[1]!r})')
+def _write_fill(w, c, out):
+    if c.args[1] is not None: w.say(f'{out()}.fill({c.args[1]!r})')
 
 def _write_where(w, c, out):
     (cond, x, y), copyto = map(w.text, c.args), w.bound(np.copyto)
@@ -1307,6 +1418,9 @@ def _write_guard(w, c, out):
 def _write_range(w, c, out):
     x, = c.args
     plain = w.text(x)
+    if 0 < np.prod(x.shape) <= 16:               # for a few, Python's own numbers are faster
+        w.say(f'numbers = {plain}{".ravel()" * (len(x.shape) > 1)}.tolist()')
+        return w.say(f'if min(numbers) < 0 or max(numbers) >= {c.f}: raise {w.bound(Otherwise)}')
     if x.dtype.kind == 'i': plain += f'.view({w.bound(np.dtype(f"u{x.dtype.itemsize}").type)})'
     reduce = w.bound(np.maximum.reduce, 'maximum_reduce')
     w.say(f'if {reduce}({plain}, axis=None) >= {c.f}: raise {w.bound(Otherwise)}')
@@ -1380,6 +1494,7 @@ def _plan(self, tape, outputs):
     "The calls that are needed, their buffers, and the source"
     calls = tape.calls if self.exact else _with_rate(tape.calls, outputs)
     calls, same = simplify(calls)
+    calls = without_fillings(calls)
     outputs = [_swap(s, same) for s in outputs]
     calls, promised = _promises(calls)
     self.calls = calls = guards_first(needed(calls, {s.memory for s in outputs}))
@@ -1408,8 +1523,11 @@ def _compile(self):
     linecache.cache[file] = len(self.source), None, self.source.splitlines(True), file
     weakref.finalize(self, linecache.cache.pop, file, None)
     self.scope = dict(self.writer.scope)
-    exec(compile(self.source, file, 'exec'), self.scope)
-    self.function = self.scope.pop('step')       # or the two would keep each other alive
+    names = [*self.scope, *self.writer.static]
+    head, body = self.source.split('\n', 1)          # all names become local: faster to look up
+    head = f'def step({", ".join([*self.inputs, *(f"{n}=None" for n in names)])}):\n'
+    exec(compile(head + body, file, 'exec'), self.scope)
+    self.function, self.names = self.scope.pop('step'), names
     _bind(self)
 
 # %% ../nbs/17_capture.ipynb #cf17d67b
@@ -1418,6 +1536,7 @@ def _bind(self):
     self.arrays = [t.value for t in self.leaves]
     self.flags = [t.tracked for t in self.leaves]
     for name, symbol in self.writer.static.items(): self.scope[name] = _array_of(symbol)
+    self.function.__defaults__ = tuple(self.scope[n] for n in self.names)
     def mark(o, forget=changes.pop):
         key = id(o)
         return key, weakref.ref(o, lambda _: forget(key, None))
@@ -1430,25 +1549,63 @@ _VALUE, _TRACKED = operator.attrgetter('value'), operator.attrgetter('tracked')
 
 def _conditions(self):
     "All that must be as it was, as one function, compiled as the program is"
-    scope = {'enabled': is_grad_enabled}
+    scope = {}
     def v(thing):
         scope[name := f'v{len(scope)}'] = thing
         return name
-    watch, rules = self.watch, [f'enabled() is {self.enabled}']
+    rules = [f'{v(is_grad_enabled)}() is {self.enabled}']
     for name, m in self.given.items():
+        rules.append(f'type({name}) is {v(np.ndarray)}')
         rules += [f'{name}.shape == {m.shape}', f'{name}.dtype is {v(m.dtype)}']
-    rules += [f'{_place_text(v(holder), holder, key, v)} is {v(x)}' for holder, key, x in watch.places]
-    rules += [f'len({v(box)}) == {n}' for box, n in watch.sizes]
-    rules += [f'{v(_print)}({v(a)}) == {old!r}' for a, old in watch.prints]
+    if self.changes_input: rules.append(f'{v(_are_free)}({", ".join(self.given)},)')
+    rules += _rules_of(self.watch, v) + _tensor_rules(self, v)
+    given = ', '.join([*self.given, '*', *(f'{name}={name}' for name in scope)])
+    exec(f'def admits({given}): return ({" and ".join(rules)})', scope)
+    self.admits = scope.pop('admits')      # or the two would keep each other alive
+
+# %% ../nbs/17_capture.ipynb #2ed4a67a
+def _rules_of(watch, v):
+    "A rule for each place that may change; those in layers of the library have one for all"
+    layers = {id(vars(o)) for o in watch.boxed if type(o).__setattr__ is nn.assign
+              and _is_library(type(o))}
+    def inside(holder): return id(holder) in layers or id(getattr(holder, '__dict__', None)) in layers
+    quick, open_ = [], []
+    for holder, key, x in watch.places:
+        if isinstance(holder, (tuple, *_PARTS)) or key == '__class__': continue
+        (quick if inside(holder) else open_).append(
+            lambda v, h=holder, k=key, x=x: f'{_place_text(v(h), h, k, v)} is {v(x)}')
+    for box, n in watch.sizes:
+        (quick if inside(box) else open_).append(lambda v, b=box, n=n: f'len({v(b)}) == {n}')
+    rules = [rule(v) for rule in open_] + [f'{v(_print)}({v(a)}) == {old!r}' for a, old in watch.prints]
+    scope, count = {}, nn.edits
+    def name(thing):
+        scope[new := f'v{len(scope)}'] = thing
+        return new
+    same = eval(f'lambda: {" and ".join(rule(name) for rule in quick) or True}', scope)
+    seen = [count[0]]
+    def unchanged():
+        if same(): seen[0] = count[0]
+        return seen[0] == count[0]
+    return [f'({v(count)}[0] == {v(seen)}[0] or {v(unchanged)}())', *rules]
+
+def _is_hooked(t): return bool(t.hooks)
+
+def _forget(t):
+    "No gradient in `t`, nor a place for one"
+    _GRAD.__set__(t, None)
+    if all(v is None for v in t.extra.values()): t.extra = None
+
+def _tensor_rules(self, v):
+    "That tensors have the arrays that are bound, no new hooks, and their places in the groups"
+    rules = []
     for t, a, on in zip(self.leaves, self.arrays, self.flags):
         rules.append(f'{(name := v(t))}.value is {v(a)} and {name}.tracked is {on}')
-        if not t.hooks: rules.append(f'not ({name}.extra and {name}.extra.get("hooks"))')
-    if self.changes_input: rules.append(f'{v(_are_free)}({", ".join(self.given)},)')
+        if not t.hooks: rules.append(f'({name}.extra is None or not {v(_is_hooked)}({name}))')
     for o, i, params in self.moved:
-        rules.append(f'len({(name := v(o))}.param_groups) == {len(o.param_groups)}')
-        rules.append(f'{v(_all_are)}({name}.param_groups[{i}]["params"], {v(params)})')
-    exec(f'def admits({", ".join(self.given)}): return (' + ' and '.join(rules) + ')', scope)
-    self.admits = scope.pop('admits')
+        rules.append(f'len(groups := {v(o)}.param_groups) == {len(o.param_groups)}')
+        rules.append(f'len(its := groups[{i}]["params"]) == {len(params)}')
+        rules += [f'its[{k}] is {v(p)}' for k, p in enumerate(params)]
+    return rules
 
 def _place_text(name, holder, key, v):
     "How a place is read, in Python's words"
@@ -1488,15 +1645,15 @@ def _run(self, arrays):
 # %% ../nbs/17_capture.ipynb #46b426a0
 def _finishing(self):
     "What is done after a replay, as a function, compiled like the program"
-    scope = dict(clock=clock, changes=changes, grad=_GRAD.__get__, put=_GRAD.__set__,
-                 build=self.build, new=Tensor.__new__, Tensor=Tensor)
+    scope = dict(clock=clock, changes=changes, forget=_forget, build=self.build,
+                 new=Tensor.__new__, Tensor=Tensor)
     lines = ['clock[0] = now = clock[0] + 1']
     for i, (key, ref) in enumerate(self.marks):
         scope[f'ref{i}'] = ref
         lines.append(f'changes[{key}] = ref{i}, now, "a captured step"')
     for i, p in enumerate(self.clear):
         scope[f'p{i}'] = p
-        lines.append(f'if grad(p{i}) is not None: put(p{i}, None)')
+        lines.append(f'if p{i}.extra: forget(p{i})')
     if self.build is _bare:
         scope |= {f'v_{slot}': v for slot, v in _LEAF}
         lines += ['t = new(Tensor)', *(f't.{slot} = v_{slot}' for slot, _ in _LEAF),
@@ -1581,8 +1738,6 @@ def _unrecorded(self, args, kwargs):
 # %% ../nbs/17_capture.ipynb #2532f975
 def _admits(program, args):
     "Is every argument an array, and is all as it was when the last program was made?"
-    for a in args:
-        if type(a) is not np.ndarray: return False
     try: return len(args) == len(program.given) and program.admits(*args)
     except (LookupError, ValueError, AttributeError): return False     # something is gone
 

@@ -34,11 +34,11 @@ def resident():
 def test_trainings_leave_nothing_behind(no_collector, tmp_path):
     pytest.importorskip('safetensors.numpy')
     n = LONG or 100
-    for i in range(max(30, n // 10)): training(i, tmp_path / 'c')
-    known, before = len(gc.get_objects()), resident() if LONG else 0
     tracemalloc.start()
+    for i in range(max(60, n // 10)): training(i, tmp_path / 'c')
+    known, before = len(gc.get_objects()), resident() if LONG else 0
     begin = tracemalloc.get_traced_memory()[0]
-    for i in range(n - 30): training(i, tmp_path / 'c')
+    for i in range(n - 40): training(i, tmp_path / 'c')
     grown = tracemalloc.get_traced_memory()[0] - begin
     tracemalloc.stop()
     assert len(gc.get_objects()) - known < 50, 'objects that nobody can reach any more are kept by rings'
