@@ -25,7 +25,7 @@ _tracking = ContextVar('tracking', default=True)
 
 # %% ../nbs/07_ops.ipynb #804a7ae9
 _MISTAKES, _ARRAY, _NO_KEYWORDS = (ValueError, TypeError, IndexError), np.ndarray, {}
-_recording, _NONE = _tracking.get, ((), ())
+_recording, _NONE, _new = _tracking.get, ((), ()), object.__new__
 _UNRECORDED = False, None, (), (), ()        # tracked, op, args, parents, vjps
 
 def _plan(op, mask:int) -> tuple:
@@ -34,6 +34,8 @@ def _plan(op, mask:int) -> tuple:
     rules = {i: rule(i) for i in range(mask.bit_length()) if mask >> i & 1}
     where = tuple(i for i in rules if rules[i])
     plan = where, tuple(rules[i] for i in where)
+    if where and where[-1] - where[0] < len(where):      # without gaps: a slice is faster
+        plan = slice(where[0], where[-1] + 1), plan[1]
     if mask < 256: op.plans[mask] = plan
     return plan
 
@@ -49,16 +51,17 @@ def _apply(op, *args, **kwargs):
         else: raw.append(a)
         bit += bit
     if kwargs: _check_keywords(op, kwargs)
-    try: value = op.f(*raw, **kwargs)
+    try: value = op.f(*raw, **kwargs) if kwargs else op.f(*raw)
     except _MISTAKES as error: raise _complaint(op, raw, kwargs, error) from None
     if kind is None: return value
-    node = kind.__new__(kind)
+    node = _new(kind)
     node.value = value if type(value) is _ARRAY else kind.lift(value)
     node.extra, node.born, node.kwargs = None, clock[0], kwargs or _NO_KEYWORDS
     where, vjps = op.plans.get(mask) or _plan(op, mask) if mask and _recording() else _NONE
     if vjps:
         node.tracked, node.op, node.args, node.vjps = True, op, args, vjps
-        node.parents = args if len(vjps) == len(args) else tuple([args[i] for i in where])
+        node.parents = (args[where] if type(where) is slice else
+                        tuple([args[i] for i in where]))
     else: node.tracked, node.op, node.args, node.parents, node.vjps = _UNRECORDED
     return node
 
