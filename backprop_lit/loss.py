@@ -137,6 +137,7 @@ def _cross_entropy_rule(g, out, logits, labels, reduction, keep):
 
 _cross_entropy = primitive(_cross_entropy, _cross_entropy_rule, needs=(0,))
 
+# %% ../nbs/10_loss.ipynb #1029f735
 def cross_entropy(
     logits, # (N, C) unnormalised log-probabilities; or (N, C, …), with places behind
     labels, # (N,) whole numbers from 0 to C - 1, or (N, C) shares of the classes
@@ -211,7 +212,7 @@ def _truth(logits, labels, w, ignore_index, smoothing) -> tuple:
     rows = (one_hot(y, C) * (1 - smoothing) + smoothing / C) * w * counts[:, None]
     return rows.astype(logits.dtype), (w[y] * counts).sum()
 
-# %% ../nbs/10_loss.ipynb #9e7d2e38
+# %% ../nbs/10_loss.ipynb #6f0b1db8
 def _uneven(loss, logits, labels, reduction, weight, ignore_index, smoothing=0.):
     "`loss` against a row of weights for each example. Raises `ValueError`."
     if not 0 <= smoothing <= 1:
@@ -226,6 +227,7 @@ def _uneven(loss, logits, labels, reduction, weight, ignore_index, smoothing=0.)
     if reduction == 'none': return np.reshape(losses, places) if places else losses
     return reduced(losses, reduction)
 
+# %% ../nbs/10_loss.ipynb #9e7d2e38
 def _by_place(logits, labels) -> tuple: # (M, C), (M,) or (M, C), shape of the places
     "Logits (N, C, …) and their labels as rows. Raises `ValueError`."
     shape, given = shape_of(logits), shape_of(labels)
@@ -314,6 +316,7 @@ def _huber(x, y, delta):
 _huber = primitive(_huber, lambda g, out, x, y, delta: g * _clipped(x, y, delta),
                    lambda g, out, x, y, delta: -g * _clipped(x, y, delta), needs=(0, 1))
 
+# %% ../nbs/10_loss.ipynb #2c50d018
 def l1_loss(input, target, reduction:str='mean'):
     "The absolute difference. Raises `ValueError` if the shapes differ."
     _same_shape('l1_loss', input, target)
