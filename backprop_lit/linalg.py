@@ -159,6 +159,8 @@ def einsum(
     terms, result = _terms(text, [x.shape for x in xs])
     for k, term in enumerate(terms):
         letters = ''.join(dict.fromkeys(term))
+        if len({*zip(term, xs[k].shape)}) > len(letters):
+            raise _einsum_error(text, xs[k].shape, 'one size for a repeated letter')
         if letters != term: xs[k] = _diagonals(xs[k], f'{term}->{letters}')
         others = {*result}.union(*terms[:k], *terms[k + 1:])
         alone = tuple(i for i, c in enumerate(letters) if c not in others)

@@ -431,6 +431,7 @@ def test_functions_that_only_move(shape, name, drawn):
 # --- what was found before ---
 
 FOUND = {'a number written into a tensor without axes': lambda: written_at_nothing(), 'an arrow without its line': lambda: bl.einsum('>cd,,b->', np.ones((2, 2)), np.ones(()), np.ones(3)),
+         'a diagonal of nothing': lambda: np.einsum('abb', Tensor(np.ones((0, 0, 1)))),
          'letters of other alphabets': lambda: np.einsum('é->é', Tensor([1.])), 'an axis that is not there': lambda: np.take(Tensor(np.ones((2, 3))), [0], axis=5),
          'an axis of a number': lambda: np.take(Tensor(1.), [0], axis=1), 'a difference along no axis': lambda: np.diff(Tensor(np.ones((2, 3))), axis=4),
          'parts along no axis': lambda: np.split(Tensor(np.ones((2, 3))), [1], axis=-4), 'a sum over axes that are not there': lambda: np.tensordot(Tensor(np.ones((2, 2))), np.ones((2, 2)), ([3], [2])),
