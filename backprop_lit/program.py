@@ -1519,7 +1519,8 @@ def _name_gradients(w, calls):
 
 def _compile(self):
     "Make the function, and tell Python where its source is, for tracebacks"
-    file = f'<captured step {id(self)}>'
+    numbered = (f'<captured step {n}>' for n in count(1))
+    file = next(name for name in numbered if name not in linecache.cache)
     linecache.cache[file] = len(self.source), None, self.source.splitlines(True), file
     weakref.finalize(self, linecache.cache.pop, file, None)
     self.scope = dict(self.writer.scope)
