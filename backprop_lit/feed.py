@@ -322,7 +322,10 @@ def image_split(
     root = Path(path).expanduser()
     if root.is_dir() and {p.name for p in _visible(root)} == {'train', 'test'}:
         train = image_folder(root/'train')
-        return train, image_folder(root/'test', train.classes)
+        test = image_folder(root/'test', train.classes)
+        shapes = [part.images.shape[1:] for part in (train, test)]
+        if shapes[0] == shapes[1]: return train, test
+        raise _wrong(root/'test', f'images of shape {shapes[0]} as in train', shapes[1])
     data = image_folder(root)
     left = round(test*len(data)) if 0 < test < 1 else 0
     if not 0 < left < len(data):

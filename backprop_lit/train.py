@@ -60,6 +60,31 @@ def _right(out, y) -> float: # nan where there are no classes
 # %% ../nbs/12_train.ipynb #de6f0827
 Score = namedtuple('Score', 'loss accuracy')
 
+def _measure(model, data, loss, batch_size, metrics) -> tuple: # (Score, name -> value)
+    "Score, and what other functions say to all outputs and labels at once"
+    total = right = count = 0
+    outputs, labels = [], []
+    with testing(model):
+        for x, y in _loader(data, batch_size):
+            out = model(Tensor(x))
+            total += loss(out, y).item() * len(y)
+            right += _right(out, y)
+            count += len(y)
+            if metrics:
+                outputs.append(out.value)
+                labels.append(y)
+    values = {name: _value(name, f, np.concatenate(outputs), np.concatenate(labels))
+              for name, f in metrics.items()}
+    return Score(total / count, right / count), values
+
+def _value(name, metric, outputs, labels) -> float:
+    "What a metric gives, as a number"
+    found = metric(outputs, labels)
+    try: return float(getattr(found, 'value', found))
+    except (TypeError, ValueError):
+        raise TypeError(f'metrics: expected a number from {name!r}, got {found!r:.60}. '
+                        'Take a mean') from None
+
 def evaluate(
     model, # a Module, or a function of a batch
     data, # a Dataset, a tuple (x, y) of arrays, or a DataLoader
@@ -67,14 +92,7 @@ def evaluate(
     batch_size:int=1000 # examples at a time; changes nothing but memory
 ) -> Score: # mean loss (nats), share of right answers in [0, 1]
     "Loss and accuracy of `model` on `data`, without learning from it"
-    total = right = count = 0
-    with testing(model):
-        for x, y in _loader(data, batch_size):
-            out = model(Tensor(x))
-            total += loss(out, y).item() * len(y)
-            right += _right(out, y)
-            count += len(y)
-    return Score(total / count, right / count)
+    return _measure(model, data, loss, batch_size, {})[0]
 
 # %% ../nbs/12_train.ipynb #aa144b0a
 def predict(
@@ -92,20 +110,25 @@ def predict(
 
 # %% ../nbs/12_train.ipynb #55879644
 Epoch = namedtuple('Epoch', 'epoch loss train_accuracy test_accuracy seconds '
-                   'test_loss', defaults=[math.nan])
+                   'test_loss metrics', defaults=[math.nan, {}])
 
-def _row(e): # without the seconds
+def _row(e, names=()): # without the seconds
     "An epoch as a line of the table"
-    cells = ['-' if math.isnan(n) else f'{n:.4f}'
-             for n in (e.loss, e.train_accuracy, e.test_accuracy)]
-    return f'{e.epoch:5}' + ''.join(f'{cell:>9}' for cell in cells)
+    numbers = (e.loss, e.train_accuracy, e.test_accuracy,
+               *(e.metrics.get(name, math.nan) for name in names))
+    wide = [9] * 3 + [max(9, len(name) + 2) for name in names]
+    cells = ['-' if math.isnan(n) else f'{n:.4f}' for n in numbers]
+    return f'{e.epoch:5}' + ''.join(f'{cell:>{n}}' for cell, n in zip(cells, wide))
 
 class History(list):
     "The epochs of a training: named tuples in a list that prints and draws itself"
     stopped = False     # by Ctrl-C?
 
     def __repr__(self):
-        return '\n'.join(['epoch     loss    train     test', *map(_row, self)])
+        names = [*dict.fromkeys(name for e in self for name in e.metrics)]
+        head = ''.join(f'{name:>{max(9, len(name) + 2)}}' for name in names)
+        return '\n'.join([f'epoch     loss    train     test{head}',
+                          *(_row(e, names) for e in self)])
 
     def plot(self, ax=None): # axes to draw on; by default a new figure
         "Draw loss (left axis, from 0) and accuracy (right axis, up to 1) of each epoch"
@@ -239,7 +262,7 @@ def _schedule(given, optimizer, steps):
 
 def _line(e, epochs):
     "What is printed after an epoch"
-    shares = {'train': e.train_accuracy, 'test': e.test_accuracy}
+    shares = {'train': e.train_accuracy, 'test': e.test_accuracy, **e.metrics}
     return (f'epoch {e.epoch:{len(str(epochs))}}/{epochs}   loss {e.loss:.4f}   '
             + ''.join(f'{k} {v:.4f}   ' for k, v in shares.items() if not math.isnan(v))
             + f'{e.seconds:.1f} s')
@@ -275,10 +298,11 @@ def fit(
     callbacks=(), # functions of the Training, called after each epoch
     early_stopping:int|None=None, # stop after so many epochs without a better test loss
     accumulate:int=1, # batches per step: as if they were one
+    metrics:dict|None=None, # name -> function of all (outputs, labels) of `test`
     capture=None # what makes a step faster: `capture` of chapter 17
 ) -> History: # one record per epoch; a table when printed
     "Train `model`. Raises RuntimeError if the loss becomes infinite or nan."
-    _check(model, epochs, accumulate, early_stopping, test)
+    _check(model, epochs, accumulate, early_stopping, test, metrics)
     size = batch_size if batch is None else batch
     loader = _loader(train, size, shuffle=True, seed=seed)
     test = test if test is None else _loader(test, 1000)
@@ -286,7 +310,7 @@ def fit(
     schedule = _schedule(schedule, optimizer, epochs * -(-len(loader) // accumulate))
     run = Training(model=model, loader=loader, test=test, optimizer=optimizer,
                    schedule=schedule, loss=loss, epochs=epochs, history=History(),
-                   accumulate=accumulate, stop=False)
+                   accumulate=accumulate, metrics=metrics or {}, stop=False)
     run.step = _stepper(run, capture)
     _begin(run, callbacks)
     bar = Bar((epochs - len(run.history)) * len(loader.x), on=progress)
@@ -332,11 +356,13 @@ def _record(run, bar) -> Epoch:
     with np.errstate(over='ignore', invalid='ignore'):
         seen = _epoch(run.model, run.loader, run.optimizer, run.schedule, run.step,
                       report, run.accumulate)
-        score = (evaluate(run.model, run.test, run.loss) if run.test
-                 else Score(math.nan, math.nan))
-    return Epoch(number, *seen, score.accuracy, perf_counter() - began, score.loss)
+        score, values = Score(math.nan, math.nan), {}
+        if run.test:
+            score, values = _measure(run.model, run.test, run.loss, 1000, run.metrics)
+    seconds = perf_counter() - began
+    return Epoch(number, *seen, score.accuracy, seconds, score.loss, values)
 
-def _check(model, epochs, accumulate, early_stopping, test):
+def _check(model, epochs, accumulate, early_stopping, test, metrics):
     "Raise TypeError or ValueError unless there is a model, and an epoch to train it"
     if not isinstance(model, Module):
         raise TypeError(f'model: expected a Module, got {model!r:.60}. '
@@ -349,6 +375,12 @@ def _check(model, epochs, accumulate, early_stopping, test):
     if early_stopping is not None and test is None:
         raise ValueError('early_stopping: expected test data to stop by, got '
                          f'{test}. Pass test=')
+    if metrics and not (isinstance(metrics, dict) and all(map(callable, metrics.values()))):
+        raise TypeError("metrics: expected names and functions, {'top3': f}, got "
+                        f'{metrics!r:.60}')
+    if metrics and test is None:
+        raise ValueError(f'metrics: expected test data to measure on, got {test}. Pass '
+                         'test=')
 
 # %% ../nbs/12_train.ipynb #8ff8e4fd
 class Sweep(namedtuple('Sweep', 'rates losses smooth')):

@@ -325,3 +325,52 @@ def test_capture():
         return model, repr(fit(model, SMALL, TEST, epochs=3, progress=False, **more))
     plain, fast = run(), run(capture=lambda step: bl.capture(step, exact=True))
     assert same(plain[0], fast[0]) and plain[1] == fast[1]
+
+def top3(logits, labels): return (np.argsort(logits, 1)[:, -3:] == labels[:, None]).any(1).mean()
+
+def test_metrics(capsys):
+    shapes = []
+    def whole(outputs, labels):
+        shapes.append((type(outputs), outputs.shape, labels.shape))
+        return Tensor(np.float32(2.5))
+    model = MLP(64, 30, 10, rng=0)
+    history = fit(model, TRAIN, TEST, 2, metrics={'top3': top3, 'a longer name': whole})
+    assert shapes == [(np.ndarray, (len(TEST), 10), (len(TEST),))]*2
+    assert history[-1].metrics == {'top3': float(top3(model(Tensor(TEST.images)).data, TEST.labels)), 'a longer name': 2.5}
+    lines = repr(history).splitlines()
+    assert lines[0].split() == ['epoch', 'loss', 'train', 'test', 'top3', 'a', 'longer', 'name'] and len({*map(len, lines)}) == 1
+    assert capsys.readouterr().out.count('top3 0.') == 2
+    plain = MLP(64, 30, 10, rng=0)
+    other = fit(plain, TRAIN, TEST, 2, progress=False)
+    assert [e[:4] for e in other] == [e[:4] for e in history] and other[0].metrics == {}
+
+@pytest.mark.parametrize('metrics, test, error, words', [({'a': lambda out, y: out}, TEST, TypeError, "number from 'a'"), ({'a': 3}, TEST, TypeError, 'names and functions'),
+                                                         ([top3], TEST, TypeError, 'names and functions'), ({'a': top3}, None, ValueError, 'expected test data'),
+                                                         ({'a': lambda out, y: None}, TEST, TypeError, 'got None'), ({'a': lambda out, y: 1/0}, TEST, ZeroDivisionError, 'zero')])
+def test_metrics_refused(metrics, test, error, words):
+    with pytest.raises(error, match=words): fit(MLP(64, 10, rng=0), TRAIN[:64], test, metrics=metrics, progress=False)
+
+def test_a_table_of_a_resumed_training_with_and_without_a_metric():
+    record = History([Epoch(1, 1, .5, .5, 1, 1), Epoch(2, 1, .5, .5, 1, 1, {'f1': .25})])
+    assert repr(record).splitlines()[1].split()[-1] == '-' and repr(record).endswith('0.2500')
+
+@pytest.mark.parametrize('place', ['model', 'evaluate', 'print', 'metric'])
+def test_ctrl_c_anywhere_in_an_epoch(monkeypatch, place, capsys):
+    "The epochs that were completed are kept, and modules are back in their modes"
+    from backprop_lit import train as module
+    calls = []
+    def press(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3: raise KeyboardInterrupt
+    model = MLP(64, 10, rng=0)
+    if place == 'evaluate':
+        real = module._measure
+        monkeypatch.setattr(module, '_measure', lambda *args: (press(), real(*args))[1])
+    if place == 'print': monkeypatch.setattr(module, '_line', lambda e, n: press() or 'epoch')
+    if place == 'model':
+        real = type(model).forward
+        monkeypatch.setattr(type(model), 'forward', lambda self, x: (press(), real(self, x))[1])
+    metrics = {'n': lambda out, y: press() or 0} if place == 'metric' else None
+    history = fit(model, TRAIN, TEST, 50, metrics=metrics)
+    assert history.stopped and len(history) == {'model': 0, 'evaluate': 2, 'print': 3, 'metric': 2}[place]
+    assert all(m.training for m in model.modules())
