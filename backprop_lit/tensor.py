@@ -285,10 +285,13 @@ def _operator(op):
     "The method for `x + y` and its like: what calling `op` does, written out for two arguments"
     f, plans, new, array = op.f, op.plans, object.__new__, np.ndarray
     def method(x, y):
-        if type(y) is not Tensor or primitive.__call__ is not _PLAIN: return op(x, y)
-        try: value = f(x.value, y.value)
+        b, mask, its = y, 1 if x.tracked else 0, type(y)
+        if its is Tensor: b, mask = y.value, mask + 2 if y.tracked else mask
+        elif its is not float and its is not int or x.kind is not Tensor: return op(x, y)
+        if primitive.__call__ is not _PLAIN: return op(x, y)        # somebody is watching
+        try: value = f(x.value, b)
         except Exception: return op(x, y)                           # which says what is wrong
-        node, mask = new(Tensor), (1 if x.tracked else 0) + (2 if y.tracked else 0)
+        node = new(Tensor)
         node.value = value if type(value) is array else Tensor.lift(value)
         node.extra, node.born, node.kwargs = None, clock[0], _NO_KEYWORDS
         if mask and _recording():
