@@ -451,6 +451,9 @@ def test_the_file_behind_an_array_is_the_right_one(tmp_path, monkeypatch):
     np.save(tmp_path/'other.npy', real + 1)
     os.replace(tmp_path/'other.npy', name)                  # the map still shows the old file
     assert reads(x) == 0
+    np.save(tmp_path/'odd', real + 1)                       # Linux now calls the old file by this name:
+    os.replace(tmp_path/'odd.npy', f'{name} (deleted)')
+    assert reads(x) == 0
     name.unlink()
     assert reads(x) == 0
 

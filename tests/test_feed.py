@@ -233,6 +233,7 @@ def test_the_thread_ends(way):
     settle(lambda: not threads())
     assert source.closed
 
+@pytest.mark.filterwarnings('error')
 def test_collected_by_the_thread_itself():
     "The iterator dies in a cycle that its own thread happens to collect"
     def source():
@@ -513,3 +514,8 @@ def test_console_script_knows_all_chapters():
     assert config['DEFAULT']['console_scripts'] == 'backprop-lit=backprop_lit.feed:main'
     code = 'import sys, backprop_lit.feed; assert not {"PIL", "matplotlib", "safetensors", "torch"} & {*sys.modules}'
     assert subprocess.run([sys.executable, '-c', code], env=ENV).returncode == 0
+
+def test_help_tells_how_images_must_lie(capsys):
+    assert main(['train', '--help']) == 0
+    out = capsys.readouterr().out
+    assert 'LABEL/*.png' in ' '.join(out.split()) and '--data photos' in out and 'train and' in out

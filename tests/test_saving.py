@@ -540,14 +540,14 @@ def test_ctrl_c_at_any_line_of_resuming(tmp_path):
         number += int(os.environ.get('BACKPROP_LIT_LINES', 7))
     assert bits(model) == saved and number > 100
 
-@pytest.mark.parametrize('place', ['evaluate', '_canvas', '_draw', 'History.plot', '_read'])
+@pytest.mark.parametrize('place', ['_measure', '_canvas', '_draw', 'History.plot', '_read'])
 def test_ctrl_c_elsewhere_in_the_command(tmp_path, capsys, monkeypatch, place):
     from backprop_lit import train as module
     owner, name = (module.History, 'plot') if '.' in place else (module, place)
     path = tmp_path / 'c'
     monkeypatch.setattr(owner, name, pressed_after(getattr(owner, name)))
     code, out, err = call(capsys, '--epochs', 2, '--hidden', 4, '--save', path, '--plot', tmp_path / 'a.svg')
-    held = {'_read': None, '_canvas': None, 'evaluate': 0}.get(place, 2)
+    held = {'_read': None, '_canvas': None, '_measure': 0}.get(place, 2)
     told = f'there is no file {path}' if held is None else f'{path} holds {held} epochs'
     assert (code, err) == (130, f'backprop-lit: interrupted; {told}\n')
 
