@@ -142,6 +142,16 @@ Recorded.transpose = lambda self, *axes: np.transpose(self, _sizes(axes) if axes
 Recorded.fill = lambda self, number: self.__setitem__(..., number)
 Recorded.astype = lambda self, dtype, copy=True: self.tape.astype(self, dtype, copy)
 
+# %% ../nbs/17_capture.ipynb #0a351fe1
+def _order(array) -> tuple:
+    "The axes as they follow each other in memory, the one with the longest steps first"
+    return tuple(sorted(range(array.ndim), key=lambda i: -abs(array.strides[i])))
+
+def _ordered(row, shape, order):
+    "A row of numbers as an array of this shape, with the axes in this order in memory"
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return row.reshape([shape[i] for i in order]).transpose(back)
+
 # %% ../nbs/17_capture.ipynb #6511234f
 class Tape:
     "What one run of a step did: its calls, in order, and what they touched"
@@ -163,29 +173,23 @@ class Tape:
         if isinstance(a, (tuple, list)): return type(a)(map(self.symbol, a))
         return self.found(a).symbol if isinstance(a, np.ndarray) else a
 
-    def found(self, a, unseen:bool=True) -> Recorded:
-        "What stands for an array that the step found outside"
-        if unseen: self.notice(a)
-        if id(a) not in self.known: self.known[id(a)] = self.new(a, 'outside', a)
-        return self.known[id(a)]
+# %% ../nbs/17_capture.ipynb #de6a8f84
+def _found(self, a, unseen:bool=True) -> Recorded:
+    "What stands for an array that the step found outside"
+    if unseen: self.notice(a)
+    if id(a) not in self.known: self.known[id(a)] = self.new(a, 'outside', a)
+    return self.known[id(a)]
 
-    def notice(self, a, changed:bool=False):
-        "Mark what is in an array, or see that it is what it was"
-        if a.dtype.hasobject: return
-        mark = zlib.crc32(np.ascontiguousarray(a).view(np.uint8)), a
-        if changed or id(a) not in self.marks: self.marks[id(a)] = mark
-        if self.marks[id(a)][0] != mark[0]: raise _refuse(
-            f'an array of shape {a.shape} that is changed in place, unseen', 'Let the step reach '
-            'it by a variable, an attribute, a list or a dictionary, or change a tensor, add_()')
+def _notice(self, a, changed:bool=False):
+    "Mark what is in an array, or see that it is what it was"
+    if a.dtype.hasobject: return
+    mark = zlib.crc32(np.ascontiguousarray(a).view(np.uint8)), a
+    if changed or id(a) not in self.marks: self.marks[id(a)] = mark
+    if self.marks[id(a)][0] != mark[0]: raise _refuse(
+        f'an array of shape {a.shape} that is changed in place, unseen', 'Let the step reach '
+        'it by a variable, an attribute, a list or a dictionary, or change a tensor, add_()')
 
-def _order(array) -> tuple:
-    "The axes as they follow each other in memory, the one with the longest steps first"
-    return tuple(sorted(range(array.ndim), key=lambda i: -abs(array.strides[i])))
-
-def _ordered(row, shape, order):
-    "A row of numbers as an array of this shape, with the axes in this order in memory"
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return row.reshape([shape[i] for i in order]).transpose(back)
+Tape.found, Tape.notice = _found, _notice
 
 # %% ../nbs/17_capture.ipynb #5fcd1adf
 def _call(self, form, f, args, **extra) -> Recorded:
@@ -566,7 +570,9 @@ def _attributes(o, names):
     found += [(o, '__dict__')] if whole or names & _OPEN else [(held, k) for k in held if k in names]
     return [(o, '__class__'), *found]
 
+# %% ../nbs/17_capture.ipynb #4722c5cf
 def _look(holder, key):
+    "What is in a place now"
     keyed = isinstance(holder, (dict, list, tuple, deque, types.MappingProxyType))
     return holder[key] if keyed else getattr(holder, key)
 
@@ -790,6 +796,7 @@ def _check_outside(tape, watch):
                       'a list or a dictionary there', 'Return the value, and set it outside')
     _check_shared(tape)
 
+# %% ../nbs/17_capture.ipynb #cbf30bcd
 def _check_shared(tape):
     "Raise RuntimeError if the step changes memory that it knows in two ways"
     near = {}
@@ -804,6 +811,7 @@ def _others() -> tuple:
     "Where the random numbers stand that no recording sees: those of np.random and of Python"
     return repr(random.getstate()), *map(bytes, map(np.ascontiguousarray, np.random.get_state()[1:]))
 
+# %% ../nbs/17_capture.ipynb #5d12df30
 def _check_kept(tape):
     "Raise RuntimeError if the step keeps a result somewhere"
     if any(r() is not None for r in tape.seen): gc.collect()
@@ -811,7 +819,7 @@ def _check_kept(tape):
     if kept: raise _refuse(f'a result of shape {kept[0].shape} that the step keeps somewhere',
                            'Return it, and keep what the captured step returns')
 
-# %% ../nbs/17_capture.ipynb #cbf30bcd
+# %% ../nbs/17_capture.ipynb #5b5c5180
 def record(step, args:tuple, kwargs:dict, # what to run
            marks=() # arrays that an earlier recording found outside
           ) -> tuple: # (result, tape, names, outputs, build, watch)
@@ -839,6 +847,7 @@ def record(step, args:tuple, kwargs:dict, # what to run
     return result, tape, names, outputs, build, Watch(
         step, (args, kwargs), (*tape.modules, *tape.leaves))
 
+# %% ../nbs/17_capture.ipynb #69151754
 def _check_before(old, new):
     "Raise RuntimeError if the arguments, or random numbers elsewhere, are not what they were"
     if old[0] != new[0]: raise _refuse('a step that changes a list or a dictionary which it was '
@@ -979,6 +988,7 @@ def _target(c):
     if c.form == 'ufunc' or c.form == 'do' and c.f is _copy_into: return c.out, ...
     return (c.args[0], c.args[1]) if c.form == 'set' else None
 
+# %% ../nbs/17_capture.ipynb #93dc66d3
 def without_fillings(calls:list) -> list:
     "The calls, with those fillings that nobody will see made empty"
     new = {}
@@ -1255,7 +1265,7 @@ def _text(self, a):
     if isinstance(a, list): return '[' + ', '.join(map(self.text, a)) + ']'
     if isinstance(a, slice): return f'slice({a.start}, {a.stop}, {a.step})'
     if a is ...: return '...'
-    plain = isinstance(a, (int, float, str, bool, type(None)))
+    plain = type(a) in (int, float, str, bool, type(None))
     return repr(a) if plain and a == a and a not in (np.inf, -np.inf) else self.bound(a)
 
 # %% ../nbs/17_capture.ipynb #41ad576d
@@ -1309,6 +1319,7 @@ def _are_matrices(c):
     return all(isinstance(a, Symbol) and len(a.shape) == 2 and a.dtype.kind == 'f'
                and a.dtype == c.out.dtype for a in c.args)
 
+# %% ../nbs/17_capture.ipynb #2b09c1e9
 def _product(w, c):
     "The function, and its arguments, that multiply these two matrices fastest, or None"
     if c.f is not np.matmul or c.out.base is not None or not _are_matrices(c): return None
@@ -1338,6 +1349,7 @@ def _constant(self, array):
     return self.constants[key]
 _Writer.constant = _constant
 
+# %% ../nbs/17_capture.ipynb #df28cb20
 def _write_reduce(w, c, out):
     x, axis = c.args[0], c.extra['axis']
     axes = range(len(x.shape)) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
@@ -1351,6 +1363,7 @@ def _write_reduce(w, c, out):
     if w.exact or not _write_sums(w, c, x, axis, out):
         w.say(f'{_reducer(w, c)}({w.text(x)}, axis={axis}, out={out()})')
 
+# %% ../nbs/17_capture.ipynb #c2858a57
 def _write_sums(w, c, x, axis, out):
     "Sums over all axes but one, as two products with ones, if they lie well in memory"
     if not (c.f == np.add.reduce and isinstance(axis, tuple) and len(axis) == len(x.shape) - 1 > 1
@@ -1374,7 +1387,7 @@ def _reducer(w, c): return w.bound(c.f, f'{c.f.__self__.__name__}_reduce')
 def _write_copy(w, c, out):
     w.say(f'{w.bound(np.copyto)}({out()}, {w.text(c.args[0])}, casting="unsafe")')
 def _write_fill(w, c, out):
-    if c.args[1] is not None: w.say(f'{out()}.fill({c.args[1]!r})')
+    if c.args[1] is not None: w.say(f'{out()}.fill({w.text(c.args[1])})')
 
 def _write_where(w, c, out):
     (cond, x, y), copyto = map(w.text, c.args), w.bound(np.copyto)
@@ -1589,6 +1602,7 @@ def _rules_of(watch, v):
         return seen[0] == count[0]
     return [f'({v(count)}[0] == {v(seen)}[0] or {v(unchanged)}())', *rules]
 
+# %% ../nbs/17_capture.ipynb #dc8f4ce6
 def _is_hooked(t): return bool(t.hooks)
 
 def _forget(t):

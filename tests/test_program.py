@@ -881,3 +881,137 @@ def test_history_beside_the_step_is_nobodys_business():
         t.losses.append(fast(X, Y).item())
         t.epoch += 1
     assert sum(fast.recordings.values()) == 2 and t.losses[-1] < t.losses[0]
+
+# ---- Memory: order of axes, repeated writes, fillings ----
+
+@pytest.mark.parametrize('exact', [True, False])
+@pytest.mark.parametrize('pool', [dict(kernel_size=2), dict(kernel_size=3, stride=2, padding=1)])
+@pytest.mark.parametrize('conv', [dict(padding=1), dict(stride=2, padding=1), dict(dilation=2, padding='same'), dict(groups=2)])
+def test_convolutions_and_pools(conv, pool, exact):
+    import backprop_lit as bl
+    rng = np.random.default_rng(0)
+    x, y = rng.random((5, 2, 13, 12), dtype=np.float32), rng.integers(0, 3, 5)
+    def made():
+        net = bl.Sequential(bl.Conv2d(2, 4, 3, rng=0, **conv), bl.MaxPool2d(**pool), bl.ReLU(),
+                            bl.Conv2d(4, 4, 2, rng=1), bl.AvgPool2d(2))
+        opt = bl.SGD(net.parameters(), lr=0.05)
+        def step(x, y):
+            opt.zero_grad()
+            loss = bl.cross_entropy(net(bl.Tensor(x)).mean(axis=(2, 3))[:, :3], y)
+            loss.backward()
+            opt.step()
+            return loss
+        return net, step
+    (one, plain), (two, step) = made(), made()
+    fast = capture(step, exact=exact)
+    for _ in range(8): plain(x, y), fast(x, y)
+    assert apart(one, two) <= (0 if exact else 1e-6) and fast.last.checked
+
+def test_windows_of_a_convolution_are_written_once():
+    import backprop_lit as bl
+    net = bl.LeNet(rng=0)
+    opt = bl.SGD(net.parameters(), lr=.05)
+    def step(x, y):
+        opt.zero_grad()
+        loss = bl.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        return loss
+    rng, fast = np.random.default_rng(0), capture(step)
+    for _ in range(3): fast(rng.random((4, 28, 28), dtype=np.float32), rng.integers(0, 10, 4))
+    forms = [c.form for c in fast.last.tape.calls].count('set'), [c.form for c in fast.last.calls].count('set')
+    assert forms[0] - forms[1] >= 11 and 'sliding_window_view(' not in fast.source
+
+def test_results_lie_in_memory_as_numpy_lays_them():
+    def step(x):
+        a = np.transpose(x, (2, 0, 1)) * 2
+        b = np.zeros_like(a) + a
+        c = np.zeros_like(a, order='C', shape=(4, 6))
+        c[:, 3:] = a.reshape(4, -1)[:, :3]
+        return a, b, a.reshape(8, 3), b.T.reshape(-1), c, np.exp(a).sum(axis=(0, 2))
+    fast, x = capture(step, exact=True), np.random.default_rng(0).normal(size=(2, 3, 4))
+    for i in range(4):
+        for a, b in zip(fast(x + i), step(x + i)): assert np.array_equal(a, b)
+
+def test_memories_that_part_later_are_not_taken_for_one():
+    def step(x):
+        a, b = np.zeros_like(x), np.zeros_like(x)
+        a[0], b[0] = x[0], x[0]
+        first = a + b
+        a[1] = 5
+        c, d = np.zeros_like(x), np.zeros_like(x)
+        c[0] = x[0]
+        early = c.sum()
+        d[0] = x[0]
+        c[1] += 2
+        return first, a * 1, b * 1, early, c * 1, d * 1
+    fast = capture(step)
+    for i in range(4):
+        for a, b in zip(fast(np.arange(3.) + i), step(np.arange(3.) + i)): assert np.array_equal(a, b)
+
+def test_fillings_that_somebody_reads_are_kept():
+    def half(x):
+        out = np.zeros_like(x)
+        out[:2] = x[:2]
+        return out + 1
+    def late(x):
+        out = np.ones_like(x)
+        total = out.sum() + x.sum()
+        out[:] = x
+        return out * total
+    def through(x):
+        out = np.zeros_like(x)
+        out[1:] = x[1:] + out[:-1]
+        out[0] = x[0]
+        return out + 1
+    for step in (half, late, through):
+        fast = capture(step)
+        for i in range(4): assert np.array_equal(fast(np.arange(4.) + i), step(np.arange(4.) + i))
+
+@pytest.mark.parametrize('batch', [1, 2, 3, 4, 7])
+def test_small_batches(batch):
+    def made():
+        model = MLP(200, 90, 60, 5, rng=0)
+        opt = SGD(model.parameters(), lr=.1)
+        def step(x, y):
+            opt.zero_grad()
+            loss = cross_entropy(model(x), y)
+            loss.backward()
+            opt.step()
+            return loss
+        return model, step
+    rng = np.random.default_rng(0)
+    (one, plain), (two, step), (three, other) = made(), made(), made()
+    fast, exact = capture(step), capture(other, exact=True)
+    for _ in range(30):
+        x, y = rng.normal(size=(batch, 200)).astype('f4'), rng.integers(0, 5, batch)
+        plain(x, y), fast(x, y), exact(x, y)
+    assert apart(one, three) == 0 and apart(one, two) < 2e-6
+    with pytest.raises(IndexError, match='labels'): fast(x, y + 5)
+    with pytest.raises(IndexError, match='labels'): fast(x, y - 5)
+
+def test_edits_of_layers_are_counted():
+    net = Sequential(Linear(3, 3, rng=0), Dropout(np.random.default_rng(0)))
+    fast = capture(lambda x: net(x))
+    for _ in range(3): fast(Tensor(np.ones((2, 3), 'f4')))
+    other = Linear(2, 2, rng=0)
+    other.training = False                     # elsewhere: a look, but no new recording
+    fast(Tensor(np.ones((2, 3), 'f4')))
+    assert sum(fast.recordings.values()) == 2
+    net[0].extra = 1
+    del net[0].extra
+    fast(Tensor(np.ones((2, 3), 'f4')))
+    assert sum(fast.recordings.values()) == 2
+    net.eval()
+    assert np.array_equal(fast(Tensor(np.ones((2, 3), 'f4'))).data, net(Tensor(np.ones((2, 3), 'f4'))).data)
+
+def test_numbers_of_all_kinds_can_be_written():
+    def step(x):
+        out = np.full_like(x, -np.inf)
+        out[0] = np.nan
+        k = np.full_like(x, np.float32(3))
+        return out + 1, x * np.float64(2) + np.float32(.5), np.where(x > np.inf, x, np.int64(3)), k * np.True_
+    fast = capture(step)
+    for i in range(4):
+        for a, b in zip(fast(np.arange(3.) + i), step(np.arange(3.) + i)):
+            assert np.array_equal(a, b, equal_nan=True) and a.dtype == b.dtype
