@@ -3,7 +3,7 @@ __version__ = "0.1.0"
 
 # In the order of the book. A name is looked for in one after the other, and stays here once it is found.
 MODULES = '''derivative data byhand graph order backprop ops tensor nn loss optim train conv calculus program
-    insight saving feed linter elementwise shapes linalg layers init'''.split()
+    insight saving feed linter elementwise shapes linalg layers init residual'''.split()
 
 def __getattr__(name):
     "The module or public name `name`, imported when it is first asked for (PEP 562)"
