@@ -11,11 +11,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from .nn import Flatten, Linear, Module, Parameter, ReLU, Sequential, generator
 from .ops import primitive
-from .train import MODELS
+from .train import MODELS, RATES
 
 # %% auto #0
 __all__ = ['conv2d_input', 'conv2d_weight', 'to_rows', 'from_rows', 'columns', 'fold', 'slabs', 'conv2d', 'taps', 'max_pool2d',
-           'avg_pool2d', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'LeNet']
+           'avg_pool2d', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'LeNet', 'Jitter', 'ConvNet']
 
 # %% ../nbs/14_conv.ipynb #09940559
 def to_rows(
@@ -264,11 +264,14 @@ def _route(g, out, x, *, window):
     rest[...] = g
     back = np.zeros_like(_framed(x, window, 0))
     alone = all(s >= k for s, k in zip(window.stride, window.kernel))
-    for tap, place in zip(taps(_framed(x, window, -np.inf), window), taps(back, window)):
+    *places, last = taps(back, window)
+    for tap, place in zip(taps(_framed(x, window, -np.inf), window), places):
         passed = rest * (tap < out)
         if alone: np.subtract(rest, passed, out=place)
         else: place += rest - passed
         rest = passed
+    if alone: last[...] = rest       # what no other pixel took
+    else: last += rest
     return _unframed(back, window)
 
 # %% ../nbs/14_conv.ipynb #ad4bbdb6
@@ -424,9 +427,69 @@ class LeNet(Sequential):
     def forward(self, x):
         "(N, H, W) or (N, 1, H, W) to (N, C) logits. Raises `ValueError` for other shapes."
         if tuple(x.shape[1:]) not in (self.shape, (1, *self.shape)):
-            H, W = self.shape
-            raise ValueError(f'LeNet: expected images of shape (N, {H}, {W}) or (N, 1, {H}, '
-                             f'{W}), got {x.shape}. Build LeNet({tuple(x.shape[-2:])})')
+            (H, W), name = self.shape, type(self).__name__
+            raise ValueError(f'{name}: expected images of shape (N, {H}, {W}) or (N, 1, {H}, '
+                             f'{W}), got {x.shape}. Build {name}({tuple(x.shape[-2:])})')
         return super().forward(x if len(x.shape) == 4 else np.expand_dims(x, 1))
 
-MODELS['conv'] = lambda shape, classes, hidden, seed: LeNet(shape, classes, rng=seed)
+# %% ../nbs/14_conv.ipynb #ca9d4e94
+class Jitter(Module):
+    "Moves and slants each image of a batch a little, in training only"
+    def __init__(self,
+        shift:float=1.5, # largest move down or right, in pixels
+        slant:float=0.2, # largest move of a line against the next, in pixels
+        rng=None # a generator, a seed, or `None`: the one of `manual_seed`
+    ):
+        if not (shift >= 0 and slant >= 0):
+            raise ValueError('Jitter: expected shift ≥ 0 and slant ≥ 0, got '
+                             f'{shift} and {slant}')
+        self.shift, self.slant = shift, slant
+        self.rng = rng if rng is None else generator(rng)
+
+    def forward(self, x):
+        "(N, C, H, W) to the same"
+        _check_images('Jitter', x)
+        return _moved(x, *self.draw(len(x))) if self.training else x
+
+    def draw(self, N:int) -> tuple: # (2, N) shifts (down, right), (2, N) slants
+        "How far to move each of `N` images"
+        uniform = generator(self.rng).uniform
+        return tuple(uniform(-top, top, (2, N)) for top in (self.shift, self.slant))
+
+    def extra_repr(self):
+        "The largest moves"
+        return f'shift={self.shift}, slant={self.slant}'
+
+# %% ../nbs/14_conv.ipynb #da118ab1
+def _moved(x, shifts, slants):
+    "The images, each moved and slanted; zero comes in at the borders"
+    N, C, H, W = x.shape
+    (u, v), (b, a) = shifts[:, :, None, None], slants[:, :, None, None]
+    y, x_ = np.arange(H)[:, None] - (H - 1)/2, np.arange(W) - (W - 1)/2
+    rows = np.rint(y + u + b*x_ + (H - 1)/2).astype(int)
+    cols = np.rint(x_ + v + a*y + (W - 1)/2).astype(int)
+    far = (rows < 0) | (rows >= H) | (cols < 0) | (cols >= W)
+    each, rows, cols = np.arange(N)[:, None, None], rows.clip(0, H - 1), cols.clip(0, W - 1)
+    picked = np.where(far[..., None], 0, x[each, :, rows, cols])       # (N, H, W, C)
+    return np.transpose(picked, (0, 3, 1, 2))
+
+# %% ../nbs/14_conv.ipynb #eeea9d75
+class ConvNet(LeNet):
+    "Three rounds of convolution, pooling and ReLU, on images that move in training"
+    def __init__(self,
+        shape:tuple=(28, 28), # height and width of the images, at least 8
+        classes:int=10, # C
+        channels:tuple=(8, 24, 48), # of the three convolutions
+        rng=None, # a generator, a seed, or `None`: the one of `manual_seed`
+        dtype=np.float32 # precision of the parameters
+    ):
+        self.shape, rng, rounds = _pair(shape, 'shape', 8), generator(rng), []
+        more, sizes = dict(rng=rng, dtype=dtype), [1, *channels]
+        for i, k in enumerate((5, 3, 3)):
+            rounds += [Conv2d(*sizes[i:i + 2], k, padding=k//2, **more), MaxPool2d(2), ReLU()]
+        last = channels[-1] * (self.shape[0]//8) * (self.shape[1]//8)
+        move = [Jitter(rng=rng)] if min(self.shape) >= 16 else []
+        Sequential.__init__(self, *move, *rounds, Flatten(), Linear(last, classes, **more))
+
+MODELS['conv'] = lambda shape, classes, hidden, seed: ConvNet(shape, classes, rng=seed)
+RATES['conv'] = {'adam': 5e-3}

@@ -9,8 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from backprop_lit import ops
 from backprop_lit.backprop import check_grads
-from backprop_lit.conv import (AvgPool2d, Conv2d, LeNet, MaxPool2d, _conv2d, _pick, _Plan, _route, _Window, avg_pool2d,
-                               columns, conv2d, conv2d_input, conv2d_weight, fold, max_pool2d, taps)
+from backprop_lit.conv import (AvgPool2d, Conv2d, ConvNet, Jitter, LeNet, MaxPool2d, _conv2d, _moved, _pick, _Plan,
+                               _route, _Window, avg_pool2d, columns, conv2d, conv2d_input, conv2d_weight, fold,
+                               max_pool2d, taps)
 from backprop_lit.loss import cross_entropy
 from backprop_lit.nn import Flatten, ReLU, Sequential
 from backprop_lit.optim import SGD
@@ -255,7 +256,59 @@ def test_learns_by_heart():
 def test_command_line_knows_it():
     from backprop_lit.train import MODELS
     model = MODELS['conv']((28, 28), 10, [100, 200], 3)
-    assert isinstance(model, LeNet) and (model[0].weight.data == LeNet(rng=3)[0].weight.data).all()
+    assert isinstance(model, ConvNet) and (model[1].weight.data == ConvNet(rng=3)[1].weight.data).all()
+    small = MODELS['conv']((8, 8), 10, [], 3)
+    assert isinstance(small[0], Conv2d) and small(np.zeros((2, 8, 8), np.float32)).shape == (2, 10)
+
+# images that move in training ---------------------------------------------------------
+
+def moved_slowly(x, shifts, slants):
+    "The formula of the page, one pixel at a time"
+    out, (N, C, H, W) = np.zeros_like(x), x.shape
+    for n, c, y, z in np.ndindex(x.shape):
+        (u, v), (b, a), p, q = shifts[:, n], slants[:, n], y - (H - 1)/2, z - (W - 1)/2
+        row, col = round(y + u + b*q), round(z + v + a*p)
+        if 0 <= row < H and 0 <= col < W: out[n, c, y, z] = x[n, c, row, col]
+    return out
+
+@pytest.mark.parametrize('shape', [(3, 1, 7, 5), (2, 3, 4, 9), (0, 1, 4, 4), (1, 2, 1, 6)])
+@pytest.mark.parametrize('shift, slant', [(0, 0), (1.5, 0.2), (4, 1)])
+def test_jitter_is_its_formula(shape, shift, slant):
+    rng = np.random.default_rng(0)
+    x, how = Tensor(rng.normal(size=shape), requires_grad=True), Jitter(shift, slant, rng=1).draw(shape[0])
+    np.testing.assert_array_equal(_moved(x, *how).data, moved_slowly(x.data, *how))
+    assert (np.abs(how[0]) <= shift).all() and (np.abs(how[1]) <= slant).all()
+    if x.size: assert check_grads(lambda x: _moved(x, *how), x) < 1e-6
+
+def test_jitter_only_in_training():
+    x = np.random.default_rng(0).normal(size=(5, 1, 9, 9)).astype(np.float32)
+    layer = Jitter(2, 0.3, rng=0)
+    assert layer.eval()(x) is x
+    a, b = layer.train()(x), layer(x)
+    assert a.dtype == x.dtype and a.shape == x.shape and (a != b).any()
+    assert (a == Jitter(2, 0.3, rng=0)(x)).all()                # the same seed, the same moves
+    assert not layer.state_dict() and str(layer) == 'Jitter(shift=2, slant=0.3)'
+
+def test_jitter_of_nothing_changes_nothing():
+    x = np.random.default_rng(0).normal(size=(2, 3, 6, 5))
+    np.testing.assert_array_equal(Jitter(0, 0)(x), x)
+    np.testing.assert_array_equal(Jitter(0.49, 0)(x), x)        # rounded to no pixel
+
+def test_convnet_goes_on_bit_for_bit(tmp_path):
+    "Stopped after an epoch and resumed, the moves of the images are those of the undisturbed run"
+    pytest.importorskip('safetensors')
+    from backprop_lit.saving import Checkpoint
+    from backprop_lit.train import fit
+    rng = np.random.default_rng(0)
+    data = rng.random((96, 16, 16)).astype(np.float32), rng.integers(0, 10, 96)
+    def run(epochs, **more):
+        net = ConvNet((16, 16), channels=(2, 3, 4), rng=0)
+        fit(net, data, epochs=epochs, batch_size=16, progress=False, **more)
+        return net.state_dict()
+    whole = run(3)
+    run(1, callbacks=[Checkpoint(tmp_path / 'c')])
+    again = run(3, callbacks=[Checkpoint(tmp_path / 'c', resume=True)])
+    assert all((np.asarray(whole[k]) == np.asarray(again[k])).all() for k in whole)
 
 # messages -----------------------------------------------------------------------------
 
@@ -281,6 +334,11 @@ WRONG = {
     'layer groups': (lambda: Conv2d(3, 4, 3, groups=2), 'expected channels that 2 groups divide'),
     'lenet': (lambda: LeNet()(np.ones((2, 8, 8))), 'Build LeNet((8, 8))'),
     'lenet flat': (lambda: LeNet()(np.ones((2, 784))), 'expected images of shape (N, 28, 28)'),
+    'convnet': (lambda: ConvNet()(np.ones((2, 8, 8))), 'Build ConvNet((8, 8))'),
+    'convnet small': (lambda: ConvNet((7, 8)), 'shape: expected a whole number ≥ 8'),
+    'jitter': (lambda: Jitter(1)(np.ones((28, 28))), 'Jitter: expected images of shape (N, C, H, W), got (28, 28)'),
+    'jitter backwards': (lambda: Jitter(1, -0.1), 'expected shift ≥ 0 and slant ≥ 0, got 1 and -0.1'),
+    'jitter nan': (lambda: Jitter(float('nan')), 'got nan and 0.2'),
     'lenet small': (lambda: LeNet((2, 2)), 'shape: expected a whole number ≥ 4'),
 }
 
