@@ -62,7 +62,7 @@ class _Run:
             for out, g in zip(self.outputs, gs):
                 if not out.tracked: continue
                 g = Tensor.wrap(g) if create_graph else getattr(g, 'value', g)
-                for node, part in flow(out, g, True, create_graph):
+                for node, part in flow(out, g, create_graph=create_graph):
                     if node in mine: found[node] = found[node] + part if node in found else part
             return [found.get(i, np.zeros_like(i.value)) for i in self.inputs]
 
@@ -217,7 +217,10 @@ def _cut(a):
 def _again(f, args, others, g):
     "Run `f` once more, and walk back from its end with the gradient `g`"
     fresh = [_cut(a) for a in args]
-    with enable_grad(): found = dict(flow(f(*fresh), g, True, isinstance(g, Tensor)))
+    wanted = {t for t in [*fresh, *others] if isinstance(t, Tensor)}
+    with enable_grad():
+        walk = flow(f(*fresh), g, create_graph=isinstance(g, Tensor))
+        found = {node: part for node, part in walk if node in wanted}
     for new, a in zip(fresh, args):     # now let the gradient's own graph go on behind the cut
         if isinstance(a, Tensor) and a.tracked:
             new.op, new.args, new.parents, new.vjps = clone, (a,), (a,), clone.vjps

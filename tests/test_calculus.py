@@ -1,6 +1,7 @@
 "Operators on functions: containers, nesting, adjoints, checkpoints"
 import gc
 import threading
+import tracemalloc
 import weakref
 from collections import namedtuple
 
@@ -117,6 +118,20 @@ def test_checkpoint_forgets():
     finally: gc.enable()
     out.backward()
     assert len(seen) == 2
+
+def test_checkpoint_needs_no_more_memory():
+    w = Tensor(rng.normal(size=(32, 32)) / 6, requires_grad=True)
+    x = Tensor(rng.normal(size=(400, 32)), requires_grad=True)
+    def layers(x):
+        for _ in range(20): x = np.tanh(x @ w)
+        return x
+    def peak(f):
+        tracemalloc.start()
+        try:
+            f(x).sum().backward()
+            return tracemalloc.get_traced_memory()[1]
+        finally: tracemalloc.stop()
+    assert peak(lambda x: checkpoint(layers, x)) < 1.2 * peak(layers)
 
 def test_threads():
     wrong = []
