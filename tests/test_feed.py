@@ -511,7 +511,7 @@ def test_console_script_knows_all_chapters():
     from pathlib import Path
     config = ConfigParser(delimiters=['='])
     config.read(Path(__file__).parent.parent/'settings.ini', encoding='utf-8')
-    assert config['DEFAULT']['console_scripts'] == 'backprop-lit=backprop_lit.feed:main'
+    assert config['DEFAULT']['console_scripts'] == 'backprop-lit=backprop_lit.residual:main'
     code = 'import sys, backprop_lit.feed; assert not {"PIL", "matplotlib", "safetensors", "torch"} & {*sys.modules}'
     assert subprocess.run([sys.executable, '-c', code], env=ENV).returncode == 0
 
