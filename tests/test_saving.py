@@ -542,6 +542,7 @@ def test_ctrl_c_at_any_line_of_resuming(tmp_path):
 
 @pytest.mark.parametrize('place', ['_measure', '_canvas', '_draw', 'History.plot', '_read'])
 def test_ctrl_c_elsewhere_in_the_command(tmp_path, capsys, monkeypatch, place):
+    pytest.importorskip('matplotlib', reason='--plot needs it')
     from backprop_lit import train as module
     owner, name = (module.History, 'plot') if '.' in place else (module, place)
     path = tmp_path / 'c'
