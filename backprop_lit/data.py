@@ -314,17 +314,31 @@ def _applied(transform):
                          f'shape {out.shape}')
     return apply, draws
 
+# %% ../nbs/02_data.ipynb #3ffafd7b
+_INSTEAD = {'generator': 'Pass it as seed='} | dict.fromkeys(
+    ['num_workers', 'prefetch', 'prefetch_factor', 'persistent_workers', 'pin_memory'],
+    'Leave it out; backprop_lit.Prefetch(loader) makes batches ahead of time')
+
+def _no_more(keywords):
+    "Raise TypeError for a keyword that the loader does not have"
+    for name, value in keywords.items():
+        raise TypeError('DataLoader: expected batch_size, shuffle, seed, drop_last or '
+                        f'transform, found {name}={value!r:.40}. '
+                        f'{_INSTEAD.get(name, "Leave it out")}')
+
 # %% ../nbs/02_data.ipynb #cac69c35
 class DataLoader:
     "Mini-batches `(x, y)` as fresh arrays; with `shuffle`, in a new order each pass."
     def __init__(self,
-        data:Dataset|tuple, # or any dataset of (image, label) pairs
+        data:Dataset|tuple, # or a dataset of (image, label) pairs, which is read whole
         batch_size:int=64, # items per batch, >= 1
         shuffle:bool=False, # draw a new order for each pass?
         seed:int|np.random.Generator|None=None, # of the orders; None: unpredictable
         drop_last:bool=False, # leave out the last batch if it is short?
         transform=None, # changes the x of each batch: a function of x, or of x and rng
+        **others # PyTorch's keywords that are missing here: TypeError, which says why
     ):
+        _no_more(others)
         (self.x, self.y), self.rng = _arrays(data), _generator(seed)
         self.batch_size = _whole(batch_size, 'batch_size', 1)
         self.shuffle, self.drop_last = shuffle, drop_last

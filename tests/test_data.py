@@ -512,6 +512,12 @@ A = np.zeros((4, 2))
 def test_loader_refuses(argument, options, error, words):
     with pytest.raises(error, match=words): DataLoader(argument, **options)
 
+@pytest.mark.parametrize('name', ['num_workers', 'prefetch', 'prefetch_factor', 'persistent_workers', 'pin_memory', 'generator', 'sampler', 'bacth_size'])
+def test_keywords_of_other_loaders_are_refused_with_advice(name):
+    advice = dict(generator='Pass it as seed=', sampler='Leave it out$', bacth_size='Leave it out$').get(name, r'backprop_lit\.Prefetch\(loader\)')
+    with pytest.raises(TypeError, match=f'expected batch_size, .*found {name}=2. .*{advice}') as info: DataLoader((A, A), **{name: 2})
+    assert '\n' not in str(info.value)
+
 def test_module_needs_only_numpy():
     code = "import sys, backprop_lit.data as d; d.DataLoader(d.digits()[0]); print(sorted(m for m in ('torch', 'torchvision', 'PIL', 'matplotlib') if m in sys.modules))"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
