@@ -29,6 +29,22 @@ def _undisturbed():
         if pressed: usual(*pressed[0])
 
 # %% ../nbs/19_save.ipynb #37468c0e
+def _fill(path, data):
+    "Write a new file, and wait until the disk has it"
+    with open(path, 'wb') as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+def _sync(folder):
+    "Wait until the disk knows the new name, where the system can say so"
+    if os.name != 'posix': return
+    number = os.open(folder, os.O_RDONLY)
+    try: os.fsync(number)
+    except OSError: pass        # some network drives cannot
+    finally: os.close(number)
+
+# %% ../nbs/19_save.ipynb #99f81022
 def write_whole(
     path, # of the file, in a folder that exists
     data # bytes
@@ -49,21 +65,6 @@ def write_whole(
                           'is kept; make room, or choose another name') from None
         finally: part.unlink(missing_ok=True)
         _sync(path.parent)
-
-def _fill(path, data):
-    "Write a new file, and wait until the disk has it"
-    with open(path, 'wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-def _sync(folder):
-    "Wait until the disk knows the new name, where the system can say so"
-    if os.name != 'posix': return
-    number = os.open(folder, os.O_RDONLY)
-    try: os.fsync(number)
-    except OSError: pass        # some network drives cannot
-    finally: os.close(number)
 
 # %% ../nbs/19_save.ipynb #82e7cae7
 def _library():
@@ -196,6 +197,7 @@ def _generators(run) -> dict: # name -> NumPy generator
                   if isinstance(value, np.random.Generator)}
     return found
 
+# %% ../nbs/19_save.ipynb #61aa67bd
 def _called(transform): # a name, or None
     "What a transform is called: its text, if that is the same in another process"
     text = repr(transform)
@@ -209,12 +211,20 @@ def _frame(run) -> dict:
     curve = {k: v for k, v in vars(schedule).items() if k != 'last_epoch'
              and isinstance(v, (int, float))} if schedule else {}
     return {'optimizer': type(run.optimizer).__name__,
-            'schedule': type(schedule).__name__, 'curve': curve,
             'batch_size': loader.batch_size, 'shuffle': bool(loader.shuffle),
             'drop_last': bool(loader.drop_last), 'accumulate': int(run.accumulate),
             'transform': _called(loader.transform),
             'data': [len(loader.x), zlib.crc32(loader.x[rows].tobytes()),
-                     zlib.crc32(loader.y[rows].tobytes())]}
+                     zlib.crc32(loader.y[rows].tobytes())],
+            'schedule': type(schedule).__name__, 'curve': curve}
+
+def _same(path, here, there):
+    "Raise ValueError unless the saved training had the same frame"
+    for name, value in here.items():
+        found = there.get(name) if isinstance(there, dict) else None
+        if value != found:
+            raise ValueError(f'{path}: expected a training with {name} = {value}, found '
+                             f'{found}. Resume with the settings it began with')
 
 # %% ../nbs/19_save.ipynb #0c73a9b8
 def _snapshot(run) -> tuple: # (arrays, note)
@@ -248,6 +258,7 @@ def _memory(run, arrays, about) -> dict:
         if odd: raise ValueError(f'other settings {odd}')
     return {'state': state, 'param_groups': groups}
 
+# %% ../nbs/19_save.ipynb #fb5f8434
 def _rehearse(run, memory, about):
     "Restore copies of optimiser and schedule, and make a step"
     trial, schedule = copy.copy(run.optimizer), copy.copy(run.schedule)
@@ -271,6 +282,7 @@ def _epochs(rows) -> list:
             raise ValueError(f'epoch {i} as {e}')
     return epochs
 
+# %% ../nbs/19_save.ipynb #04212463
 def _restore(run, path):
     "Put a run into the saved state. ValueError, and no change, if that cannot be done."
     arrays, about = _opened(path)
@@ -295,14 +307,6 @@ def _restore(run, path):
         if run.schedule: run.schedule.load_state_dict(about['schedule'])
         for name, rng in drawing.items(): rng.bit_generator.state = states[name]
         run.history[:] = epochs
-
-def _same(path, here, there):
-    "Raise ValueError unless the saved training had the same frame"
-    for name, value in here.items():
-        found = there.get(name) if isinstance(there, dict) else None
-        if value != found:
-            raise ValueError(f'{path}: expected a training with {name} = {value}, found '
-                             f'{found}. Resume with the settings it began with')
 
 # %% ../nbs/19_save.ipynb #e109097d
 def _sweep(path):
@@ -364,6 +368,7 @@ def _words(asked) -> dict: # option -> text
     def text(v): return ','.join(map(str, v)) if isinstance(v, list) else str(v)
     return {k: text(v) for k in _KEPT if (v := getattr(asked, k)) is not None}
 
+# %% ../nbs/19_save.ipynb #76476308
 def _recall(asked):
     "Take the settings of the file that is to be resumed"
     saved = _opened(asked.resume)[1].get('settings')
