@@ -324,6 +324,20 @@ def test_random_damage(tmp_path):
             else: assert data == sealed or source is bare and all(isinstance(a, np.ndarray) for a in found.values()), (seed, seen)
     print(f'{seen:,} inputs from seed {seed}')
 
+def test_a_refusal_names_the_cause_and_a_longer_training_goes_on(tmp_path):
+    "Another batch size changes the schedule too, but is what should be named; more epochs change nothing without a schedule"
+    def run(epochs, schedule=None, **how):
+        model = MLP(64, 8, 10, rng=0)
+        fit(model, SMALL, epochs=epochs, schedule=schedule, seed=0, progress=False, **how)
+        return bits(model)
+    def cycle(optimizer, steps): return optim.OneCycleLR(optimizer, .1, steps)
+    run(2, cycle, batch_size=32, callbacks=[Checkpoint(tmp_path/'c')])
+    with pytest.raises(ValueError, match='expected a training with batch_size = 16, found 32'):
+        run(2, cycle, batch_size=16, callbacks=[Checkpoint(tmp_path/'x', resume=tmp_path/'c')])
+    with pytest.raises(ValueError, match='expected a training with curve'): run(3, cycle, batch_size=32, callbacks=[Checkpoint(tmp_path/'x', resume=tmp_path/'c')])
+    run(2, callbacks=[Checkpoint(tmp_path/'d')])
+    assert run(4, callbacks=[Checkpoint(tmp_path/'x', resume=tmp_path/'d')]) == run(4)
+
 LIES = {'deep': b'[' * 100_000, 'text': b'{}', 'number': b'3', 'digits': b'{"__metadata__":{"x":' + b'9' * 10_000 + b'}}', 'nul': b'\0' * 50,
         'list': b'[]', 'meta': b'{"__metadata__":3}', 'utf8': b'{"\xff":1}',
         'huge': b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}',
