@@ -54,7 +54,7 @@ class RandomShift:
     def __repr__(self): return f'RandomShift({self.pixels})'
     def __call__(self, x, rng=None):
         planes = _planes(x, 'RandomShift')
-        most = np.minimum(self.pixels, x.shape[-2:])[:, None]       # then nothing is left
+        most = np.minimum(self.pixels, x.shape[-2:])[:, None]
         moves = generator(rng).integers(-most, most + 1, (2, len(x)))
         return _shifted(planes, *moves).reshape(x.shape)
 
@@ -123,6 +123,7 @@ class Normalize:
         if max(mean.size, std.size) > 1: mean, std = mean[:, None, None], std[:, None, None]
         return (x - mean)/std
 
+# %% ../nbs/23_feed.ipynb #e05a6dd4
 class Compose:
     "Transforms one after the other"
     def __init__(self,
@@ -183,6 +184,7 @@ def _stop(belt, thread):
     belt.close()
     if thread is not threading.current_thread(): thread.join()
 
+# %% ../nbs/23_feed.ipynb #b565ec88
 class Ahead:
     "An iterator whose things are made by a thread, up to `room` of them ahead of time"
     def __init__(self,
@@ -224,8 +226,6 @@ class Prefetch(DataLoader):
     def __iter__(self): return Ahead(iter(self.loader), self.room)
 
 # %% ../nbs/23_feed.ipynb #951c9881
-_LARGEST = 2**24        # pixels of one picture
-
 def _pillow():
     "The module Image of Pillow"
     try: from PIL import Image
@@ -247,6 +247,9 @@ def _pixels(path, check) -> np.ndarray: # (H, W) or (3, H, W) bytes
         wanted = {'1': 'L', 'P': 'RGB'}.get(image.mode, image.mode)
         pixels = np.asarray(image.convert(wanted), np.uint8)
     return pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+# %% ../nbs/23_feed.ipynb #fe01ade9
+_LARGEST = 2**24        # pixels of one picture
 
 def _picture(path, shape) -> np.ndarray: # bytes
     "A PNG file of that shape, or of any if it is None. ValueError if it is not one."
@@ -291,6 +294,7 @@ def _labels(root) -> dict: # label -> paths
     if not found: raise _wrong(root, 'folders named like labels', 'none', 'make some')
     return found
 
+# %% ../nbs/23_feed.ipynb #d454aa56
 def image_folder(
     path, # of a folder with a folder of PNG images for each label
     classes:list|None=None # names of the labels 0, 1, …; None: all there are, in order
@@ -337,6 +341,7 @@ def image_split(
     train.classes = test.classes = data.classes
     return train, test
 
+# %% ../nbs/23_feed.ipynb #54bead1a
 def _pictures(root): # (train, test), or None
     "The images in a folder that was named to the command, if there are PNG files in it"
     there = any(True for depth in ('*/*.png', '*/*/*.png') for _ in root.glob(depth))

@@ -148,6 +148,44 @@ def test_resume_with_another_transform_is_refused(tmp_path):
     run(own)
     run(own, resume=True)
 
+# --- pairs fetched by their number ---
+
+class Slow:
+    "Pairs that are made when they are asked for"
+    def __init__(self, n): self.n, self.asked = n, []
+    def __len__(self): return self.n
+    def __getitem__(self, i):
+        if not 0 <= i < self.n: raise IndexError(i)
+        self.asked.append(int(i))
+        return TRAIN[i]
+
+def by_number(pairs, n, more=None, **how):
+    def fetched(rows): return np.stack([pairs[i][0] for i in rows])
+    return DataLoader((np.arange(n), TRAIN.labels[:n]), 32, transform=Compose([fetched, *more]) if more else fetched, **how)
+
+@pytest.mark.parametrize('shuffle', [False, True])
+@pytest.mark.parametrize('wrap', [lambda x: x, Prefetch])
+def test_fetched_pairs_are_those_of_the_whole(shuffle, wrap):
+    pairs = Slow(150)
+    lazy, whole = wrap(by_number(pairs, 150, shuffle=shuffle, seed=2)), DataLoader([TRAIN[i] for i in range(150)], 32, shuffle, seed=2)
+    assert not pairs.asked                      # nothing is read before a pass
+    for turn in range(2):
+        for (x, y), (a, b) in zip(lazy, whole, strict=True): assert np.array_equal(x, a) and x.dtype == a.dtype and np.array_equal(y, b)
+        assert sorted(pairs.asked[150*turn:]) == [*range(150)]
+
+def test_fetched_pairs_come_one_batch_at_a_time():
+    pairs = Slow(150)
+    for n, _ in enumerate(by_number(pairs, 150, shuffle=True, seed=0), 1): assert len(pairs.asked) == min(32*n, 150)
+
+def test_a_training_with_fetched_pairs_resumes_exactly(tmp_path):
+    def run(seed, epochs, callbacks=()):
+        model = MLP(64, 8, 10, rng=seed)
+        fit(model, by_number(Slow(150), 150, [RandomShift(1)], shuffle=True, seed=seed), TEST[:40], epochs, callbacks=callbacks, progress=False)
+        return bits(model)
+    whole = run(0, 4)
+    run(0, 2, [Checkpoint(tmp_path/'c')])
+    assert run(7, 4, [Checkpoint(tmp_path/'c', resume=True)]) == whole
+
 # --- the thread ---
 
 def threads(): return [t for t in threading.enumerate() if t is not threading.main_thread()]
