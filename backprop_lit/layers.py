@@ -13,7 +13,7 @@ from .conv import _pair, _Plan, conv2d_input
 from .graph import Node
 from .loss import log_softmax, softmax
 from .nn import (Linear, Module, Parameter, Sequential, as_rows, below,
-                             generator, linear, must_be_module, whole)
+                             generator, linear, must_be_module, not_in_place, whole)
 from .ops import no_grad, primitive, sigmoid
 from .tensor import Tensor, unbroadcast
 
@@ -130,7 +130,8 @@ class GELU(_Curve):
         return gelu(x, self.approximate)
 
 class SiLU(_Curve):
-    "x times sigmoid(x)"
+    "x times sigmoid(x). Raises `ValueError` for `inplace=True`."
+    def __init__(self, inplace:bool=False): not_in_place(self, inplace)
     def forward(self, x):
         "Any shape to the same shape"
         return silu(x)
@@ -138,14 +139,18 @@ class SiLU(_Curve):
 # %% ../nbs/93_layers.ipynb #a488ea9b
 class LeakyReLU(_Curve):
     "Each element, or a fraction of it where it is negative"
-    def __init__(self, negative_slope:float=0.01): self.negative_slope = negative_slope
+    def __init__(self, negative_slope:float=0.01, inplace:bool=False):
+        not_in_place(self, inplace)
+        self.negative_slope = negative_slope
     def forward(self, x):
         "Any shape to the same shape"
         return leaky_relu(x, self.negative_slope)
 
 class ELU(_Curve):
     "Each element, or alpha (exp(x) - 1) where it is negative (Clevert et al. 2015)"
-    def __init__(self, alpha:float=1.0): self.alpha = alpha
+    def __init__(self, alpha:float=1.0, inplace:bool=False):
+        not_in_place(self, inplace)
+        self.alpha = alpha
     def forward(self, x):
         "Any shape to the same shape"
         return elu(x, self.alpha)
@@ -472,8 +477,10 @@ class Dropout(Module):
     "Some elements set to 0 while training (Srivastava et al. 2014)"
     def __init__(self,
         p:float=0.5, # probability of 0, in [0, 1]
+        inplace:bool=False, # as PyTorch has it; True is refused
         *, rng=None # a generator, a seed, or `None`: the one of `manual_seed`
     ):
+        not_in_place(self, inplace)
         if not 0 <= p <= 1: raise ValueError(f'Dropout: expected p in [0, 1], got {p}')
         self.p, self.rng = p, rng if rng is None else generator(rng)
     def forward(self, x):
@@ -777,13 +784,15 @@ class GRU(Recurrent):
 class RNN(Recurrent):
     "The plainest recurrence, with tanh or ReLU"
     def __init__(self, input_size:int, hidden_size:int, num_layers:int=1,
-                 nonlinearity:str='tanh', *args, **kwargs):     # the rest as `Recurrent`
+                 nonlinearity:str='tanh', bias:bool=True, batch_first:bool=False,
+                 dropout:float=0.0, bidirectional:bool=False, *, rng=None, dtype=np.float32):
         cells = {'tanh': TanhCell, 'relu': ReLUCell}
         if nonlinearity not in cells:
             raise ValueError(f'RNN: nonlinearity: expected one of {[*cells]}, got '
                              f'{nonlinearity!r}')
         self.nonlinearity, self.cell = nonlinearity, cells[nonlinearity]
-        super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout,
+                         bidirectional, rng=rng, dtype=dtype)
 
 # %% ../nbs/93_layers.ipynb #37db4089
 def attention_weights(

@@ -4,6 +4,7 @@
 
 # %% ../nbs/09_nn.ipynb #216bfe28
 from __future__ import annotations
+from functools import wraps
 from math import prod, sqrt
 import numpy as np
 from fastcore.basics import patch
@@ -13,8 +14,8 @@ from .tensor import Tensor
 
 # %% auto #0
 __all__ = ['linear', 'edits', 'as_rows', 'Parameter', 'Module', 'below', 'unknown', 'assign', 'remove', 'run_forward_hooks',
-           'stored', 'manual_seed', 'generator', 'whole', 'wrong_features', 'Linear', 'ReLU', 'Sigmoid', 'Tanh',
-           'Flatten', 'must_be_module', 'Sequential', 'MLP']
+           'stored', 'manual_seed', 'generator', 'whole', 'wrong_features', 'named_arguments', 'Linear', 'not_in_place',
+           'ReLU', 'Sigmoid', 'Tanh', 'Flatten', 'must_be_module', 'Sequential', 'MLP']
 
 # %% ../nbs/09_nn.ipynb #ae3ae458
 def as_rows(
@@ -310,6 +311,31 @@ def wrong_features(
                      f'{shape}. Flatten images (a single one: x[None]), or build a layer for '
                      f'{shape[-1] if shape else 1} features')
 
+# %% ../nbs/09_nn.ipynb #68449f42
+def named_arguments(
+    init # the `__init__` of a subclass of `Module`
+): # the same, with a check before it
+    "`init`, which raises `TypeError` for an unknown keyword and says which there are"
+    code = init.__code__
+    known = code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount]
+    takes_any = code.co_flags & 8                 # there is a **kwargs
+    @wraps(init)
+    def checked(self, *args, **kwargs):
+        odd = [] if takes_any else [f'{k}={v!r:.40}' for k, v in kwargs.items() if k not in known]
+        if not odd: return init(self, *args, **kwargs)
+        raise TypeError(f'{type(self).__name__}: expected only keywords among '
+                        f'{", ".join(known) or "none"}, got {", ".join(odd)}. '
+                        'Look at the spelling, or leave it out')
+    return checked
+
+def _check_subclass(cls, **kwargs):
+    "Give a new kind of module the check"
+    super(Module, cls).__init_subclass__(**kwargs)
+    init = vars(cls).get('__init__')
+    if hasattr(init, '__code__'): cls.__init__ = named_arguments(init)
+
+Module.__init_subclass__ = classmethod(_check_subclass)
+
 # %% ../nbs/09_nn.ipynb #c239e0c3
 class Linear(Module):
     "A layer that computes `x @ weight.T + bias`"
@@ -339,8 +365,19 @@ class Linear(Module):
                 f'bias={self.bias is not None}')
 
 # %% ../nbs/09_nn.ipynb #9e1200c0
+def not_in_place(
+    layer:Module, # that was asked to write over its input
+    inplace:bool # as PyTorch's layers accept it
+):
+    "Raise `ValueError` if `inplace` is true"
+    if inplace:
+        name = type(layer).__name__
+        raise ValueError(f'{name}: expected inplace=False, got {inplace!r}. No activation '
+                         f'here writes over its input: write {name}() without it')
+
 class ReLU(Module):
-    "Each element, or 0 where it is negative"
+    "Each element, or 0 where it is negative. Raises `ValueError` for `inplace=True`."
+    def __init__(self, inplace:bool=False): not_in_place(self, inplace)
     def forward(self, x):
         "Any shape to the same shape"
         return ops.relu(x)

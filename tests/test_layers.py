@@ -1,6 +1,7 @@
 "Layers and initialisers: derivatives in two orders, training and use, shapes, errors, determinism"
 import copy
 import gc
+import inspect
 import weakref
 from functools import partial
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import backprop_lit as bl
-from backprop_lit import init, layers as L, nn
+from backprop_lit import conv, feed, init, layers as L, nn, residual
 from backprop_lit.conv import Conv2d
 from backprop_lit.nn import Linear, ReLU, Sequential
 from backprop_lit.tensor import Tensor
@@ -276,7 +277,7 @@ def test_attention_derivatives_with_masks():
     bias = tensor(3, 3)
     bl.check_grads(lambda b: mha(args[0], args[0], args[0], attn_mask=b)[0], bias)
 
-@pytest.mark.parametrize('make', [lambda: L.Dropout(.5, True), lambda: L.Embedding(3, 2, None, 1.), lambda: L.LSTM(3, 2, 1, True, False, 0., False, 2),
+@pytest.mark.parametrize('make', [lambda: L.Embedding(3, 2, None, 1.), lambda: L.LSTM(3, 2, 1, True, False, 0., False, 2),
                                   lambda: L.RNN(3, 2, mode='x'), lambda: L.ConvTranspose2d(3, 2, 2, 1, 0, 0, 1, True, 1, 'reflect')])
 def test_arguments_that_only_pytorch_has_are_refused(make):
     with pytest.raises(TypeError): make()
@@ -405,3 +406,50 @@ def test_orthogonal(shape):
 @pytest.mark.parametrize('name', ['xavier_uniform_', 'kaiming_normal_', 'orthogonal_'])
 def test_biases_have_no_fans(name):
     with pytest.raises(ValueError, match=r'got \(3,\)'): getattr(init, name)(Tensor(np.zeros(3)))
+
+# ---- arguments that are not there -----------------------------------------------------------------
+
+ALL = {cls.__name__: cls for module in (nn, conv, L, residual, feed) for cls in vars(module).values()
+       if isinstance(cls, type) and issubclass(cls, nn.Module) and cls is not nn.Module
+       and not cls.__name__.startswith('_')}
+NEEDED = {'Linear': (3, 2), 'Conv2d': (1, 1, 3), 'MaxPool2d': (2,), 'AvgPool2d': (2,), 'MLP': (3, 2),
+          'Embedding': (3, 2), 'MultiheadAttention': (4, 2), 'ConvTranspose2d': (1, 1, 3),
+          'AdaptiveAvgPool2d': (1,), 'LayerNorm': (3,), 'GroupNorm': (1, 3), 'BatchNorm': (3,),
+          'BatchNorm1d': (3,), 'BatchNorm2d': (3,), 'Recurrent': (3, 2), 'LSTM': (3, 2),
+          'GRU': (3, 2), 'RNN': (3, 2)}
+
+@pytest.mark.parametrize('name', sorted(ALL))
+def test_every_layer_refuses_an_unknown_keyword_and_says_which_it_knows(name):
+    layer, args = ALL[name], NEEDED.get(name, ())
+    layer(*args)
+    if name == 'Identity': args = layer(device='cpu') and pytest.skip('takes anything, as in PyTorch')
+    with pytest.raises(TypeError, match=f'{name}.*') as caught: layer(*args, devise='cpu')
+    known = [p.name for p in inspect.signature(layer).parameters.values()
+             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if '__init__' not in vars(layer) and not known: return    # Python's "Tanh() takes no arguments"
+    assert "got devise='cpu'" in str(caught.value)
+    assert (', '.join(known) or 'none') in str(caught.value)
+
+def test_there_are_many_layers(): assert len(ALL) > 35
+
+@pytest.mark.parametrize('layer', [ReLU, L.LeakyReLU, L.ELU, L.SiLU, L.Dropout])
+def test_in_place_is_accepted_as_false_and_refused_as_true(layer):
+    x = np.array([-1., 2.])
+    np.testing.assert_array_equal(np.asarray(layer(inplace=False).eval()(x)),
+                                  np.asarray(layer().eval()(x)))
+    with pytest.raises(ValueError, match=rf'{layer.__name__}: .*write {layer.__name__}\(\)'):
+        layer(inplace=True)
+    assert 'inplace' not in repr(layer(inplace=False))
+
+def test_classes_of_users():
+    class Own(nn.Module):
+        def __init__(self, size=3): self.size = size
+    class Deeper(Own):
+        def __init__(self, width=2, **kwargs):
+            super().__init__(**kwargs)
+            self.width = width
+    assert (Own(size=4).size, Deeper(size=5).size) == (4, 5)
+    with pytest.raises(TypeError, match='Deeper: expected only keywords among size, got sise=5'):
+        Deeper(sise=5)
+    again = copy.deepcopy(Deeper(width=7))
+    assert again.width == 7 and inspect.signature(Own).parameters.keys() == {'size'}
