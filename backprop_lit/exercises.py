@@ -23,9 +23,9 @@ __all__ = ['judge_central_difference', 'judge_numerical_grad', 'judge_gradients_
            'judge_shared_layer', 'judge_dropout', 'judge_batch_norm', 'judge_softmax', 'judge_cross_entropy',
            'judge_cross_entropy_rule', 'judge_mse_rule', 'judge_SGD', 'judge_momentum_step', 'judge_adam_step',
            'judge_train_epoch', 'judge_mean_loss', 'judge_remember', 'judge_conv2d', 'judge_conv2d_back', 'judge_relu_',
-           'judge_Guarded', 'judge_safe_sqrt', 'judge_newton', 'EXERCISES', 'Misconception', 'Trouble', 'array_behind',
-           'results_agree', 'numbers_in', 'shown_as', 'Verdict', 'watch_call', 'seen_outside', 'Exercise', 'recognise',
-           'judge']
+           'judge_Guarded', 'judge_safe_sqrt', 'judge_newton', 'judge_block_back', 'EXERCISES', 'Misconception',
+           'Trouble', 'array_behind', 'results_agree', 'numbers_in', 'shown_as', 'Verdict', 'watch_call',
+           'seen_outside', 'Exercise', 'recognise', 'judge']
 
 # %% ../nbs/95_exercises.ipynb #fea7b4dc
 @dataclasses.dataclass(frozen=True)
@@ -2651,6 +2651,48 @@ judge_newton = Exercise(
          lambda f, df, x, steps: _tangents(f, df, x, steps, fresh=False)),
         ('goes the wrong way', 'f(x) above zero with a rising tangent: go left.',
          lambda f, df, x, steps: _tangents(f, df, x, steps, rate=-1))])
+
+# %% ../nbs/95_exercises.ipynb #f4d50c3c
+def _block_parts(g, x, A, B, S=None, last=True):
+    "The gradient behind the last ReLU, and what passes through the block"
+    h = np.maximum(x @ A.T, 0)
+    y = (x if S is None else x @ S.T) + h @ B.T
+    after = g * (y > 0) if last else g
+    return after, ((after @ B) * (h > 0)) @ A
+def _around(g, S): return g if S is None else g @ S
+def _block_back(g, x, A, B, S=None, last=True, map_back=_around):
+    after, through = _block_parts(g, x, A, B, S, last)
+    return map_back(after, S) + through
+
+# %% ../nbs/95_exercises.ipynb #4fc87bb2
+_block_back_wrong = [
+    ('forgets the way around', 'x reaches the result twice, once through the block and '
+     'once around it. The gradients of both ways add up.',
+     lambda g, x, A, B, S=None: _block_parts(g, x, A, B, S)[1]),
+    ('sends g around unmasked', 'The last ReLU stands behind the sum, so it stops both '
+     'ways: where the result is 0, nothing comes back around either.',
+     lambda g, x, A, B, S=None: _around(g, S) + _block_parts(g, x, A, B, S)[1]),
+    ('forgets the last ReLU', 'The block ends in a ReLU. Where its result is 0, it '
+     'sends nothing back.',
+     lambda g, x, A, B, S=None: _block_back(g, x, A, B, S, last=False)),
+    ('sends g around as it is, S or not', 'Where x goes around through S, its gradient '
+     'comes back through S: g S.',
+     lambda g, x, A, B, S=None: _block_back(g, x, A, B, S, map_back=lambda g, S: g))]
+_two_by_two = _v([1, -2], [0.5, 1]), _v([1, 2], [-1, 1]), _v([-3, 1], [2, 0.5])
+
+# %% ../nbs/95_exercises.ipynb #98350ba1
+judge_block_back = Exercise(
+    'block_back(g, x, A, B, S=None): the gradient at x (N, D) of a residual block, '
+    'relu(around + relu(x A.T) B.T)',
+    'Two ways back', 15, 'medium', '96_residual',
+    hint='First g times (y > 0). Then it goes two ways, and what comes back on both is '
+         'added.',
+    answer=_block_back,
+    cases=[(_v([1]), _v([2]), _v([1]), _v([3])), (_v([1]), _v([1]), _v([2]), _v([-3])),
+           (_v([1]), _v([2]), _v([-1]), _v([1]), _v([0.5])),
+           (_v([1, 2], [3, -1]), *_two_by_two),
+           (_v([1, 2], [3, -1]), *_two_by_two, _v([0, 1], [1, 1]))],
+    wrong=_block_back_wrong)
 
 # %% ../nbs/95_exercises.ipynb #d822f220
 EXERCISES = [judge for name, judge in [*globals().items()] if name.startswith('judge_')]
