@@ -61,9 +61,9 @@ def silu(x):
 def _tail(a:float) -> float:
     "(1 + a) exp(a²/2) Φ(-a)"
     if a < 3: return (1 + a) * exp(a * a / 2) * erfc(a / sqrt(2)) / 2
-    below = a
-    for k in range(200, 0, -1): below = a + k / below
-    return (1 + a) / below / sqrt(2 * pi)
+    fraction = a
+    for k in range(200, 0, -1): fraction = a + k / fraction
+    return (1 + a) / fraction / sqrt(2 * pi)
 
 _angles = (np.arange(28) + 0.5) * pi / 28
 _values = [_tail(4 * (1 + t) / (1 - t)) for t in np.cos(_angles)]
