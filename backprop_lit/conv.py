@@ -48,6 +48,7 @@ def _padded(x, plan):
     out[:, top:top + H, :, left:left + W] = r
     return out
 
+# %% ../nbs/14_conv.ipynb #e7b37e63
 def _shifted(xp, kW, width, plan):
     "For each column of the kernel, the pixels under it: (G, H, C, width, N)"
     s, d = plan.stride[1], plan.dilation[1]
@@ -108,6 +109,7 @@ def _slabs_of(x, kH, kW, height, width, plan):
     "What the kernel sees: (groups, height, kH * kW * C/groups, width * N)"
     return slabs(columns(x, kW, width, plan), kH, height, plan.stride[0], plan.dilation[0])
 
+# %% ../nbs/14_conv.ipynb #ea27971a
 def _conv2d(x, weight, bias=None, *, plan):
     (O, C, kH, kW), G = weight.shape, plan.groups
     height, width = _sizes_out(x, weight, plan)
@@ -156,10 +158,6 @@ _conv2d = primitive(_conv2d,
     lambda g, out, x, w, b=None, *, plan:
         conv2d_weight(x, g, kernel=w.shape[2:], plan=plan),
     lambda g, out, x, w, b, *, plan: np.sum(g, axis=(0, 2, 3)), needs=(0, 1))
-
-# %% ../nbs/14_conv.ipynb #7bd86d98
-_block = np.empty(2**25 - 2**16, np.uint8)      # just under 32 MB, never touched
-del _block
 
 # %% ../nbs/14_conv.ipynb #5a5cb836
 def _pair(value, name, low=1):
@@ -358,10 +356,10 @@ class Conv2d(Module):
         if in_channels % groups or out_channels % groups:
             raise ValueError(f'Conv2d: expected channels that {groups} groups divide, got '
                              f'{in_channels} in and {out_channels} out')
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = _pair(kernel_size, 'kernel_size'), _pair(stride, 'stride')
-        self.dilation = _pair(dilation, 'dilation')
-        self.padding = padding if isinstance(padding, str) else _pair(padding, 'padding', 0)
+        self.dilation, self.groups, self.padding = _pair(dilation, 'dilation'), groups, padding
+        if not isinstance(padding, str): self.padding = _pair(padding, 'padding', 0)
         shape = out_channels, in_channels//groups, *self.kernel_size
         rng, bound = generator(rng), 1 / sqrt(np.prod(shape[1:]))
         draw = lambda *shape: Parameter(rng.uniform(-bound, bound, shape).astype(dtype))
@@ -369,8 +367,8 @@ class Conv2d(Module):
 
     def forward(self, x):
         "(N, C, H, W) to (N, O, H', W')"
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding,
-                      self.dilation, self.groups)
+        how = dict(stride=self.stride, padding=self.padding, dilation=self.dilation)
+        return conv2d(x, self.weight, self.bias, groups=self.groups, **how)
 
     def extra_repr(self):
         "The sizes, and what is not as usual"
