@@ -85,6 +85,7 @@ def _value(name, metric, outputs, labels) -> float:
         raise TypeError(f'metrics: expected a number from {name!r}, got {found!r:.60}. '
                         'Take a mean') from None
 
+# %% ../nbs/12_train.ipynb #1a1e7d5c
 def evaluate(
     model, # a Module, or a function of a batch
     data, # a Dataset, a tuple (x, y) of arrays, or a DataLoader
@@ -120,6 +121,7 @@ def _row(e, names=()): # without the seconds
     cells = ['-' if math.isnan(n) else f'{n:.4f}' for n in numbers]
     return f'{e.epoch:5}' + ''.join(f'{cell:>{n}}' for cell, n in zip(cells, wide))
 
+# %% ../nbs/12_train.ipynb #26919d05
 class History(list):
     "The epochs of a training: named tuples in a list that prints and draws itself"
     stopped = False     # by Ctrl-C?
@@ -281,6 +283,70 @@ def _stalled(history, patience) -> bool:
     losses = [e.test_loss for e in history]
     return patience is not None and len(losses) - 1 - np.argmin(losses) >= patience
 
+# %% ../nbs/12_train.ipynb #b5c7933d
+def _epochs(run, bar, talk, callbacks, patience):
+    "Train until the last epoch, or until somebody sets `run.stop`"
+    while len(run.history) < run.epochs and not run.stop:
+        run.history.append(_record(run, bar))
+        bar.clear()
+        if talk: print(_line(run.history[-1], run.epochs), flush=True)
+        for callback in callbacks: callback(run)
+        if _stalled(run.history, patience): run.stop = True
+
+# %% ../nbs/12_train.ipynb #dd6c5272
+def _stepper(run, capture):
+    "A function of some batches that makes a step, compiled where that is asked for"
+    def plain(batches): return _step(batches, run.model, run.optimizer, run.loss)
+    if capture is None: return plain
+    def one(x, y):
+        out = run.model(Tensor(x))
+        value = run.loss(out, y)
+        run.optimizer.zero_grad()
+        value.backward()
+        run.optimizer.step()
+        return value, out
+    fast = capture(one)
+    def quick(batches):
+        if len(batches) > 1: return plain(batches)
+        (_, y), (value, out) = batches[0], fast(*batches[0])
+        return [(value.item(), _right(out, y))]
+    return quick
+
+# %% ../nbs/12_train.ipynb #0c514ef1
+def _record(run, bar) -> Epoch:
+    "Train for one epoch, and test"
+    number, began = len(run.history) + 1, perf_counter()
+    def report(n, mean): bar.add(n, f'epoch {number}/{run.epochs}', f'loss {mean:.4f}')
+    with np.errstate(over='ignore', invalid='ignore'):
+        seen = _epoch(run.model, run.loader, run.optimizer, run.schedule, run.step,
+                      report, run.accumulate)
+        score, values = Score(math.nan, math.nan), {}
+        if run.test:
+            score, values = _measure(run.model, run.test, run.loss, 1000, run.metrics)
+    seconds = perf_counter() - began
+    return Epoch(number, *seen, score.accuracy, seconds, score.loss, values)
+
+# %% ../nbs/12_train.ipynb #9bbf45bc
+def _check(model, epochs, accumulate, early_stopping, test, metrics):
+    "Raise TypeError or ValueError unless there is a model, and an epoch to train it"
+    if not isinstance(model, Module):
+        raise TypeError(f'model: expected a Module, got {model!r:.60}. '
+                        'Try MLP(64, 100, 10)')
+    counts = dict(epochs=epochs, accumulate=accumulate)
+    if early_stopping is not None: counts['early_stopping'] = early_stopping
+    for name, n in counts.items():
+        if not hasattr(n, '__index__') or n < 1:
+            raise ValueError(f'{name}: expected a whole number ≥ 1, got {n!r}')
+    if early_stopping is not None and test is None:
+        raise ValueError('early_stopping: expected test data to stop by, got '
+                         f'{test}. Pass test=')
+    if metrics and not (isinstance(metrics, dict) and all(map(callable, metrics.values()))):
+        raise TypeError("metrics: expected names and functions, {'top3': f}, got "
+                        f'{metrics!r:.60}')
+    if metrics and test is None:
+        raise ValueError(f'metrics: expected test data to measure on, got {test}. Pass '
+                         'test=')
+
 # %% ../nbs/12_train.ipynb #70fe1baa
 def fit(
     model:Module, # changed in place
@@ -321,67 +387,6 @@ def fit(
         run.step = None      # it holds the run: the ring would outlive both
     return run.history
 
-# %% ../nbs/12_train.ipynb #b5c7933d
-def _epochs(run, bar, talk, callbacks, patience):
-    "Train until the last epoch, or until somebody sets `run.stop`"
-    while len(run.history) < run.epochs and not run.stop:
-        run.history.append(_record(run, bar))
-        bar.clear()
-        if talk: print(_line(run.history[-1], run.epochs), flush=True)
-        for callback in callbacks: callback(run)
-        if _stalled(run.history, patience): run.stop = True
-
-def _stepper(run, capture):
-    "A function of some batches that makes a step, compiled where that is asked for"
-    def plain(batches): return _step(batches, run.model, run.optimizer, run.loss)
-    if capture is None: return plain
-    def one(x, y):
-        out = run.model(Tensor(x))
-        value = run.loss(out, y)
-        run.optimizer.zero_grad()
-        value.backward()
-        run.optimizer.step()
-        return value, out
-    fast = capture(one)
-    def quick(batches):
-        if len(batches) > 1: return plain(batches)
-        (_, y), (value, out) = batches[0], fast(*batches[0])
-        return [(value.item(), _right(out, y))]
-    return quick
-
-def _record(run, bar) -> Epoch:
-    "Train for one epoch, and test"
-    number, began = len(run.history) + 1, perf_counter()
-    def report(n, mean): bar.add(n, f'epoch {number}/{run.epochs}', f'loss {mean:.4f}')
-    with np.errstate(over='ignore', invalid='ignore'):
-        seen = _epoch(run.model, run.loader, run.optimizer, run.schedule, run.step,
-                      report, run.accumulate)
-        score, values = Score(math.nan, math.nan), {}
-        if run.test:
-            score, values = _measure(run.model, run.test, run.loss, 1000, run.metrics)
-    seconds = perf_counter() - began
-    return Epoch(number, *seen, score.accuracy, seconds, score.loss, values)
-
-def _check(model, epochs, accumulate, early_stopping, test, metrics):
-    "Raise TypeError or ValueError unless there is a model, and an epoch to train it"
-    if not isinstance(model, Module):
-        raise TypeError(f'model: expected a Module, got {model!r:.60}. '
-                        'Try MLP(64, 100, 10)')
-    counts = dict(epochs=epochs, accumulate=accumulate)
-    if early_stopping is not None: counts['early_stopping'] = early_stopping
-    for name, n in counts.items():
-        if not hasattr(n, '__index__') or n < 1:
-            raise ValueError(f'{name}: expected a whole number ≥ 1, got {n!r}')
-    if early_stopping is not None and test is None:
-        raise ValueError('early_stopping: expected test data to stop by, got '
-                         f'{test}. Pass test=')
-    if metrics and not (isinstance(metrics, dict) and all(map(callable, metrics.values()))):
-        raise TypeError("metrics: expected names and functions, {'top3': f}, got "
-                        f'{metrics!r:.60}')
-    if metrics and test is None:
-        raise ValueError(f'metrics: expected test data to measure on, got {test}. Pass '
-                         'test=')
-
 # %% ../nbs/12_train.ipynb #8ff8e4fd
 class Sweep(namedtuple('Sweep', 'rates losses smooth')):
     "What an `lr_finder` saw: step sizes, and the loss before each step"
@@ -400,6 +405,19 @@ class Sweep(namedtuple('Sweep', 'rates losses smooth')):
         ax.axvline(self.best, color='#3b6fb6', ls='--')
         ax.set(xlabel='step size', ylabel='loss', ylim=(0, 1.5 * self.losses[0]))
         return ax
+
+# %% ../nbs/12_train.ipynb #ce4bb5ca
+def _endless(loader):
+    "Its batches, again and again"
+    while True: yield from loader
+
+def _smooth(losses, keep=0.8) -> list:
+    "Running averages, corrected for their start"
+    mean, out = 0, []
+    for n, loss in enumerate(losses, 1):
+        mean = keep * mean + (1 - keep) * loss
+        out.append(mean / (1 - keep ** n))
+    return out
 
 # %% ../nbs/12_train.ipynb #6d7e82c9
 def lr_finder(
@@ -430,18 +448,6 @@ def lr_finder(
         stepper.zero_grad()
     seen = [value for value in seen if math.isfinite(value)]
     return Sweep(rates[:len(seen)].tolist(), seen, _smooth(seen))
-
-def _endless(loader):
-    "Its batches, again and again"
-    while True: yield from loader
-
-def _smooth(losses, keep=0.8) -> list:
-    "Running averages, corrected for their start"
-    mean, out = 0, []
-    for n, loss in enumerate(losses, 1):
-        mean = keep * mean + (1 - keep) * loss
-        out.append(mean / (1 - keep ** n))
-    return out
 
 # %% ../nbs/12_train.ipynb #fa7cf018
 _Wrong = argparse.ArgumentTypeError
@@ -518,6 +524,7 @@ class _Parser(argparse.ArgumentParser):
         said = ' '.join(message.split())        # one line, whatever was typed
         self.exit(2, f'{self.prog}: error: {said}; see {self.prog} --help\n')
 
+# %% ../nbs/12_train.ipynb #992659aa
 OPTIONS = {
     '--data': dict(default='digits', metavar='WHAT', help='digits, mnist, or a folder '
                    "that holds MNIST's files, PNG images as LABEL/*.png, or two such "
@@ -539,6 +546,7 @@ OPTIONS = {
     '--plot': dict(type=Path, metavar='FILE', help='draw the training into FILE: .svg, '
                    '.png, .pdf')}
 
+# %% ../nbs/12_train.ipynb #03f03a0d
 def _parser():
     "What may be asked for on the command line"
     parser = _Parser('backprop-lit', allow_abbrev=False, description='Backpropagation, '
@@ -588,6 +596,7 @@ def _train(asked) -> int: # exit code
     except KeyboardInterrupt:
         raise KeyboardInterrupt('; '.join(map(str, callbacks))) from None
 
+# %% ../nbs/12_train.ipynb #44b41451
 def _learn(asked, callbacks) -> int: # exit code
     "The training itself, from the data to the picture"
     figure = _canvas(asked.plot) if asked.plot else None
@@ -615,23 +624,7 @@ def _draw(history, figure, path):
     figure.savefig(picture, format=path.suffix[1:].lower())
     path.write_bytes(picture.getvalue())
 
-# %% ../nbs/12_train.ipynb #44b41451
-def main(
-    argv:list|None=None # the words after the command's name; None: from the shell
-) -> int: # 0, 2 after a mistake, 130 after Ctrl-C
-    "The command `backprop-lit`"
-    said, code = '', 2
-    try: code = _run(argv)
-    except KeyboardInterrupt as stop:
-        said, code = '; '.join(['interrupted', *filter(None, stop.args)]), 130
-    except BrokenPipeError: code = 1
-    except (ValueError, TypeError, IndexError, RuntimeError, OSError, ImportError,
-            MemoryError) as error:
-        said = 'error: ' + (' '.join(str(error).split()) or type(error).__name__)
-    if said: print(f'backprop-lit: {said}', file=sys.stderr)
-    _close_output()
-    return code
-
+# %% ../nbs/12_train.ipynb #147bbd24
 def _run(argv) -> int: # exit code
     "Do what was asked for, and write all that was printed"
     argv = sys.argv[1:] if argv is None else argv
@@ -650,3 +643,20 @@ def _close_output():
     try: sys.stdout and sys.stdout.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+# %% ../nbs/12_train.ipynb #bbd3a9e5
+def main(
+    argv:list|None=None # the words after the command's name; None: from the shell
+) -> int: # 0, 2 after a mistake, 130 after Ctrl-C
+    "The command `backprop-lit`"
+    said, code = '', 2
+    try: code = _run(argv)
+    except KeyboardInterrupt as stop:
+        said, code = '; '.join(['interrupted', *filter(None, stop.args)]), 130
+    except BrokenPipeError: code = 1
+    except (ValueError, TypeError, IndexError, RuntimeError, OSError, ImportError,
+            MemoryError) as error:
+        said = 'error: ' + (' '.join(str(error).split()) or type(error).__name__)
+    if said: print(f'backprop-lit: {said}', file=sys.stderr)
+    _close_output()
+    return code
