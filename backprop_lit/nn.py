@@ -5,6 +5,7 @@
 # %% ../nbs/09_nn.ipynb #216bfe28
 from __future__ import annotations
 from functools import wraps
+from inspect import signature
 from math import prod, sqrt
 import numpy as np
 from fastcore.basics import patch
@@ -316,9 +317,9 @@ def named_arguments(
     init # the `__init__` of a subclass of `Module`
 ): # the same, with a check before it
     "`init`, which raises `TypeError` for an unknown keyword and says which there are"
-    code = init.__code__
-    known = code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount]
-    takes_any = code.co_flags & 8                 # there is a **kwargs
+    arguments = [*signature(init).parameters.values()][1:]
+    known = [a.name for a in arguments if a.kind in (a.POSITIONAL_OR_KEYWORD, a.KEYWORD_ONLY)]
+    takes_any = any(a.kind is a.VAR_KEYWORD for a in arguments)
     @wraps(init)
     def checked(self, *args, **kwargs):
         odd = [] if takes_any else [f'{k}={v!r:.40}' for k, v in kwargs.items() if k not in known]
@@ -332,7 +333,7 @@ def _check_subclass(cls, **kwargs):
     "Give a new kind of module the check"
     super(Module, cls).__init_subclass__(**kwargs)
     init = vars(cls).get('__init__')
-    if hasattr(init, '__code__'): cls.__init__ = named_arguments(init)
+    if init: cls.__init__ = named_arguments(init)
 
 Module.__init_subclass__ = classmethod(_check_subclass)
 
