@@ -72,6 +72,8 @@ def run(fn, check=False, flags=''):
     sys.path.insert(0, str(config.config_path))
     skips, nb, shell = skipper(fn, config, flags), read_nb(fn), CaptureShell(fn)
     before = {c.id: [*c.get('outputs', [])] for c in nb.cells}
+    for cell in nb.cells:       # the shell leaves a cell that shows nothing as it was
+        if not skips(cell): cell.outputs = []
     if shell.run_cell(FIGURES).exception: return [f'{fn.name}: matplotlib is missing']
     try:
         with working_directory(fn.parent): shell.run_all(nb, exc_stop=True, preproc=skips)
